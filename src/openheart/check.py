@@ -1,0 +1,134 @@
+"""The check: a call's recorded numbers held against its law, computed in float64.
+
+For each scalar: the law's value, a bound on how far an honest computation in the call's own precision may
+lie from it, and the verdict.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from openheart.formula.evaluate import Binding, NoLaw, evaluate, evaluate_all
+from openheart.formula.expr import Index, Tensor
+from openheart.formula.precision import Precision
+from openheart.rules.registry import Law, format_of, law_of
+
+if TYPE_CHECKING:
+    from openheart.recording import Call
+
+Verdict = Literal["exact", "within rounding", "disagrees", "opaque"]
+VERDICTS: tuple[Verdict, ...] = ("exact", "within rounding", "disagrees", "opaque")
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One output of a call against its law; arrays of one shape, or scalars for one element.
+
+    `computed` and `bound` are float64; `exact` says where the recorded number is the law's, correctly
+    rounded to the recorded dtype; `agrees` where it lies within the bound.
+    """
+
+    law: Law
+    recorded: Any
+    computed: Any
+    bound: Any
+    exact: Any
+    agrees: Any
+
+    def verdict(self) -> Verdict:
+        """The worst verdict over all elements."""
+        if np.all(self.exact):
+            return "exact"
+        return "within rounding" if np.all(self.agrees) else "disagrees"
+
+
+def fetcher(call: Call) -> Callable[[Tensor], Any]:
+    """Gives a symbolic tensor's recorded numbers as a NumPy array."""
+
+    def fetch(tensor: Tensor) -> Any:
+        name, position = tensor.key
+        if name == "output":
+            return call.outputs[position or 0].array
+        held = call.arguments[name]
+        return (held if position is None else held[position]).array
+
+    return fetch
+
+
+def check(call: Call, output: int = 0, at: tuple[int, ...] | None = None, law: Law | None = None) -> Check | None:
+    """Check one output of a call, all of it or the element `at`; None when the call is opaque.
+
+    Opaque means: the rulebook has no law for it, or the law reaches a number that nobody computed
+    (a random draw, uninitialised memory).
+    """
+    law = law_of(call, output) if law is None else law
+    if law is None:
+        return None
+    value = call.outputs[output]
+    fetch = fetcher(call)
+    try:
+        if at is None:
+            computed, bound = evaluate_all(law.expr, law.indices, fetch, law.precision)
+            recorded = value.array
+        else:
+            bindings: Mapping[Index, Binding] = dict(zip(law.indices, at, strict=True))
+            computed, bound = evaluate(law.expr, law.indices, fetch, law.precision, bindings)
+            recorded = value.array[at]
+    except NoLaw:
+        return None
+    return judge(law, recorded, computed, bound, format_of(value.dtype))
+
+
+def judge(law: Law, recorded: Any, computed: Any, bound: Any, target: Precision | None) -> Check:
+    """Hold recorded numbers against computed ones, the last rounding to `target` included in the bound."""
+    wide = _wide(recorded)
+    with np.errstate(all="ignore"):
+        rounded = _rounded(computed, target)
+        same = (wide == rounded) | (_isnan(wide) & _isnan(rounded))
+        if target is None:
+            return Check(law, wide, computed, bound, same, same | (np.abs(_float(wide) - _float(computed)) <= bound))
+        size = np.abs(computed)
+        representable = (computed == rounded) | _isnan(computed)
+        if target.unit > law.precision.unit:
+            bound = np.where((bound == 0) & representable, 0.0, bound + target.unit * size + target.tiny * target.unit)
+        else:
+            bound = np.where((bound == 0) & ~representable, target.unit * size + target.tiny * target.unit, bound)
+        # A finite number too large for the dtype is recorded as an infinity of its sign.
+        overflown = np.isinf(wide) & (size + bound >= target.largest) & ~(np.real(wide) * np.real(computed) < 0)
+        agrees = same | (np.abs(wide - computed) <= bound) | overflown
+    return Check(law, wide, computed, bound[()] if isinstance(bound, np.ndarray) else bound, same, agrees)
+
+
+def _wide(recorded: Any) -> Any:
+    recorded = np.asarray(recorded)
+    if recorded.dtype.kind == "f":
+        return recorded.astype(np.float64)[()]
+    return recorded.astype(np.complex128)[()] if recorded.dtype.kind == "c" else recorded[()]
+
+
+def _float(a: Any) -> Any:
+    return np.asarray(a).astype(np.float64)
+
+
+def _isnan(a: Any) -> Any:
+    return np.isnan(a) if np.asarray(a).dtype.kind in "fc" else np.zeros(np.shape(a), dtype=bool)
+
+
+def _rounded(computed: Any, target: Precision | None) -> Any:
+    """float64 numbers rounded to the nearest of a narrower format, as float64."""
+    computed = np.asarray(computed)
+    if target is None or target.name == "float64" or computed.dtype.kind not in "fc":
+        return computed[()]
+    if target.name == "float32":
+        narrow = np.complex64 if computed.dtype.kind == "c" else np.float32
+        return computed.astype(narrow).astype(computed.dtype)[()]
+    if target.name == "float16":
+        return computed.astype(np.float16).astype(np.float64)[()]
+    bits = np.atleast_1d(computed).astype(np.float32).view(np.uint32)
+    nearest = (bits + 0x7FFF + ((bits >> 16) & 1)) & np.uint32(0xFFFF0000)
+    made = np.where(np.isfinite(computed), nearest.view(np.float32).reshape(computed.shape), computed)
+    return made.astype(np.float64)[()]

@@ -1,0 +1,190 @@
+"""The pointwise functions of the formula language, one row each.
+
+A row says how a function is computed in float64 and how errors pass through it. With arguments known to
+within `e`, the result is known to within the returned error; `u` is the unit roundoff of the precision
+in which the recorded number was computed (2⁻²⁴ for float32). The library functions of PyTorch's kernels
+are accurate to a few units in the last place; ULPS is what we grant them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from openheart.formula import expr as make
+from openheart.formula.expr import Expr, Operand
+
+Array: TypeAlias = Any  # numpy.ndarray or a scalar, float64 | int64 | bool | complex128
+Error: TypeAlias = Any  # like Array, or None where the value is known exactly
+
+ULPS = 4.0
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """One pointwise function: how it is computed, and how errors pass."""
+
+    name: str
+    compute: Callable[..., Array]
+    slope: Callable[[Array, Array], Array] | None = None
+    """For a smooth function of one argument: the largest |f′| within `e` of `x`."""
+    exact: bool = False
+    """Whether the result is exact when the arguments are (comparisons, floor, abs, where …)."""
+
+
+def _erf(x: Array) -> Array:
+    return np.frompyfunc(math.erf, 1, 1)(x).astype(np.float64) if np.ndim(x) else math.erf(x)
+
+
+def _erfc(x: Array) -> Array:
+    return np.frompyfunc(math.erfc, 1, 1)(x).astype(np.float64) if np.ndim(x) else math.erfc(x)
+
+
+def _lgamma(x: Array) -> Array:
+    return np.frompyfunc(math.lgamma, 1, 1)(x).astype(np.float64) if np.ndim(x) else math.lgamma(x)
+
+
+def _pow(a: Array, b: Array) -> Array:
+    if np.ndim(b) == 0 and b == 2:
+        return a * a
+    if _is_integer(a) and _is_integer(b) and np.all(np.asarray(b) >= 0):
+        return np.power(a, b)
+    return np.power(np.asarray(a, dtype=np.result_type(a, np.float64)), b)
+
+
+def _is_integer(a: Array) -> bool:
+    return np.asarray(a).dtype.kind in "iub"
+
+
+def _div(a: Array, b: Array) -> Array:
+    return np.true_divide(a, b)
+
+
+def _slope_at_edge(f: Callable[[Array], Array]) -> Callable[[Array, Array], Array]:
+    """For |f′| that grows towards zero: its value at the nearest point of the interval."""
+    return lambda x, e: f(np.maximum(np.abs(x) - e, 0.0))
+
+
+def _flat(bound: float) -> Callable[[Array, Array], Array]:
+    return lambda x, e: bound
+
+
+def _tanh_slope(x: Array, e: Array) -> Array:
+    nearest = np.maximum(np.abs(x) - e, 0.0)
+    return 1.0 / np.cosh(np.minimum(nearest, 300.0)) ** 2
+
+
+def _erf_slope(x: Array, e: Array) -> Array:
+    return 2.0 / math.sqrt(math.pi) * np.exp(-(np.maximum(np.abs(x) - e, 0.0) ** 2))
+
+
+_ROWS = [
+    Function("neg", np.negative, exact=True),
+    Function("abs", np.abs, exact=True),
+    Function("sign", np.sign, exact=True),
+    Function("floor", np.floor, exact=True),
+    Function("ceil", np.ceil, exact=True),
+    Function("round", np.rint, exact=True),
+    Function("trunc", np.trunc, exact=True),
+    Function("lt", np.less, exact=True),
+    Function("le", np.less_equal, exact=True),
+    Function("gt", np.greater, exact=True),
+    Function("ge", np.greater_equal, exact=True),
+    Function("eq", np.equal, exact=True),
+    Function("ne", np.not_equal, exact=True),
+    Function("and", np.logical_and, exact=True),
+    Function("or", np.logical_or, exact=True),
+    Function("xor", np.logical_xor, exact=True),
+    Function("not", np.logical_not, exact=True),
+    Function("bitand", np.bitwise_and, exact=True),
+    Function("bitor", np.bitwise_or, exact=True),
+    Function("bitxor", np.bitwise_xor, exact=True),
+    Function("bitnot", np.bitwise_not, exact=True),
+    Function("max", np.maximum, exact=True),
+    Function("min", np.minimum, exact=True),
+    Function("isnan", np.isnan, exact=True),
+    Function("isinf", np.isinf, exact=True),
+    Function("where", np.where, exact=True),
+    Function("floordiv", np.floor_divide, exact=True),
+    Function("mod", np.mod, exact=True),
+    Function("int", lambda x: np.trunc(x).astype(np.int64), exact=True),
+    Function("bool", lambda x: np.asarray(x) != 0, exact=True),
+    Function("float", lambda x: np.asarray(x, dtype=np.float64), exact=True),
+    Function("double", lambda x: x, exact=True),
+    Function("real", np.real, exact=True),
+    Function("imag", np.imag, exact=True),
+    Function("conj", np.conj, exact=True),
+    Function("complex", lambda a, b: a + 1j * np.asarray(b), exact=True),
+    Function("add", np.add),
+    Function("sub", np.subtract),
+    Function("mul", np.multiply),
+    Function("div", _div),
+    Function("pow", _pow),
+    Function("atan2", np.arctan2),
+    Function("exp", np.exp, slope=lambda x, e: np.exp(x + e)),
+    Function("exp2", np.exp2, slope=lambda x, e: np.exp2(x + e)),
+    Function("expm1", np.expm1, slope=lambda x, e: np.exp(x + e)),
+    Function("log", np.log, slope=_slope_at_edge(lambda x: 1 / x)),
+    Function("log2", np.log2, slope=_slope_at_edge(lambda x: 1.4426950408889634 / x)),
+    Function("log10", np.log10, slope=_slope_at_edge(lambda x: 0.4342944819032518 / x)),
+    Function("log1p", np.log1p, slope=lambda x, e: 1 / np.maximum(1 + x - e, 0.0)),
+    Function("sqrt", np.sqrt, slope=_slope_at_edge(lambda x: 0.5 / np.sqrt(x))),
+    Function("sin", np.sin, slope=_flat(1.0)),
+    Function("cos", np.cos, slope=_flat(1.0)),
+    Function("tan", np.tan, slope=lambda x, e: 1 + (np.abs(np.tan(x)) + 2 * e) ** 2),
+    Function("asin", np.arcsin, slope=lambda x, e: 1 / np.sqrt(np.maximum(1 - (np.abs(x) + e) ** 2, 0.0))),
+    Function("acos", np.arccos, slope=lambda x, e: 1 / np.sqrt(np.maximum(1 - (np.abs(x) + e) ** 2, 0.0))),
+    Function("atan", np.arctan, slope=_flat(1.0)),
+    Function("sinh", np.sinh, slope=lambda x, e: np.cosh(np.abs(x) + e)),
+    Function("cosh", np.cosh, slope=lambda x, e: np.sinh(np.abs(x) + e)),
+    Function("tanh", np.tanh, slope=_tanh_slope),
+    Function("asinh", np.arcsinh, slope=_flat(1.0)),
+    Function("acosh", np.arccosh, slope=lambda x, e: 1 / np.sqrt(np.maximum((x - e) ** 2 - 1, 0.0))),
+    Function("atanh", np.arctanh, slope=lambda x, e: 1 / np.maximum(1 - (np.abs(x) + e) ** 2, 0.0)),
+    Function("erf", _erf, slope=_erf_slope),
+    Function("erfc", _erfc, slope=_erf_slope),
+    Function("lgamma", _lgamma, slope=lambda x, e: np.abs(np.log(np.abs(x) + 1)) + 1 / np.maximum(np.abs(x) - e, 0.0)),
+]
+FUNCTIONS: dict[str, Function] = {row.name: row for row in _ROWS}
+COMPARISONS = frozenset({"lt", "le", "gt", "ge", "eq", "ne"})
+STEPS = frozenset({"floor", "ceil", "round", "trunc", "sign", "floordiv", "int"})
+
+
+def _unary(name: str) -> Callable[[Operand], Expr]:
+    def call(x: Operand) -> Expr:
+        return make.apply(name, x)
+
+    call.__name__ = call.__qualname__ = name
+    call.__doc__ = f"{name}(x), element by element."
+    return call
+
+
+exp, exp2, expm1 = _unary("exp"), _unary("exp2"), _unary("expm1")
+log, log2, log10, log1p = _unary("log"), _unary("log2"), _unary("log10"), _unary("log1p")
+sqrt, sign, erf, erfc, lgamma = _unary("sqrt"), _unary("sign"), _unary("erf"), _unary("erfc"), _unary("lgamma")
+sin, cos, tan, asin, acos, atan = map(_unary, ("sin", "cos", "tan", "asin", "acos", "atan"))
+sinh, cosh, tanh, asinh, acosh, atanh = map(_unary, ("sinh", "cosh", "tanh", "asinh", "acosh", "atanh"))
+floor, ceil, round_, trunc = _unary("floor"), _unary("ceil"), _unary("round"), _unary("trunc")
+isnan, isinf, to_int, to_bool, to_float = map(_unary, ("isnan", "isinf", "int", "bool", "float"))
+real, imag, conj = _unary("real"), _unary("imag"), _unary("conj")
+double = _unary("double")
+double.__doc__ = "x, computed in double precision whatever the call's precision is (scalar arithmetic in kernels)."
+
+
+def maximum(a: Operand, b: Operand) -> Expr:
+    """The larger of two numbers."""
+    return make.apply("max", a, b)
+
+
+def minimum(a: Operand, b: Operand) -> Expr:
+    """The smaller of two numbers."""
+    return make.apply("min", a, b)
+
+
+def sigmoid(x: Operand) -> Expr:
+    """1 / (1 + e⁻ˣ)."""
+    return 1 / (1 + exp(-make.expr(x)))

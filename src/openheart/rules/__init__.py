@@ -1,0 +1,1 @@
+"""The rulebook: one law for each output of each operator."""
