@@ -411,6 +411,15 @@ def evaluate(
     return _settle(value, shape, len(axes)), _settle(0.0 if error is None else error, shape, len(axes))
 
 
+def gather(node: Ref, indices: Sequence[Index], fetch: Fetch) -> Array:
+    """The elements that a reference reads over all of `indices`, in the tensor's own dtype."""
+    assert isinstance(node.tensor, Tensor)
+    axes = {i: a for a, i in enumerate(indices)}
+    state = Evaluation(fetch, FLOAT64, {}, axes)
+    picked = state._pick(fetch(node.tensor), node.index)
+    return np.broadcast_to(picked, [i.extent for i in indices])
+
+
 def _settle(value: Array, shape: list[int], rank: int) -> Array:
     value = np.asarray(value)
     if value.dtype == object:

@@ -28,6 +28,7 @@ from openheart.formula.expr import (
     Scalar,
     Tensor,
 )
+from openheart.formula.places import places
 from openheart.formula.precision import Precision
 
 TERMS = 8
@@ -112,12 +113,11 @@ class Instance:
         return made.item() if isinstance(made, (np.generic, np.ndarray)) else made  # type: ignore[return-value]
 
     def _slot(self, node: Ref, env: Mapping[Index, int]) -> Slot:
-        at = tuple(int(self.value(part, env)) for part in node.index)  # type: ignore[arg-type]
-        value = self.value(node, env)
+        at = places(node, env, self.fetch)
         if isinstance(node.tensor, Definition):
-            place = ",".join(map(str, at))
-            return Slot(value, name=f"{node.tensor.name}[{place}]" if at else node.tensor.name)
-        at = tuple(min(max(i, 0), n - 1) for i, n in zip(at, node.tensor.shape, strict=True))
+            where = ",".join(map(str, at))
+            return Slot(self.value(node, env), name=f"{node.tensor.name}[{where}]" if at else node.tensor.name)
+        value = self.fetch(node.tensor)[at].item()
         return Slot(value, address=self.address(node.tensor, at))
 
     def _part(self, node: Named, env: Mapping[Index, int]) -> Slot:
