@@ -5,7 +5,7 @@
 PYTHON ?= python3
 VENV   ?= .venv
 JOBS   ?= 2
-LANGUAGE_FLAG = $(if $(LANGUAGE),--lang $(LANGUAGE))
+ARGS   ?=
 
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
@@ -33,8 +33,8 @@ $(VENV)/.ready: pyproject.toml constraints.txt | $(BIN)/python
 
 setup: $(VENV)/.ready  ## make the environment in .venv
 
-demo: $(VENV)/.ready-demo  ## open a network's heart in the terminal (LANGUAGE=es or en to choose)
-	$(BIN)/openheart demo $(LANGUAGE_FLAG)
+demo: $(VENV)/.ready-demo  ## open a network's heart in the terminal (ARGS="--lang es" to choose)
+	$(BIN)/openheart demo $(ARGS)
 
 test: setup  ## all tests
 	$(PYTEST) tests

@@ -9,7 +9,17 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 # Each of these costs from a tenth of a second to a second, and most runs need none of them.
-HEAVY = ("transformers", "numba", "torch._dynamo", "sympy", "matplotlib", "sklearn", "scipy", "pandas", "torchlens")
+HEAVY = (
+    "transformers",
+    "numba",
+    "torch._dynamo",
+    "sympy",
+    "matplotlib",
+    "sklearn",
+    "scipy",
+    "pandas",
+    "torchlens",
+)
 
 
 def run_python(code: str) -> str:
@@ -21,7 +31,11 @@ def run_python(code: str) -> str:
 
 def test_arrows() -> None:
     linted = subprocess.run(
-        [sys.executable, "-c", "import sys; from importlinter.cli import lint_imports; sys.exit(lint_imports(no_cache=True))"],
+        [
+            sys.executable,
+            "-c",
+            "import sys; from importlinter.cli import lint_imports; sys.exit(lint_imports(no_cache=True))",
+        ],
         capture_output=True,
         text=True,
         cwd=ROOT,
