@@ -12,12 +12,13 @@ not depend on it; NumPy's broadcasting does the rest. Sums of products become ma
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from openheart.formula import loops
 from openheart.formula.contract import contract, factors_of
 from openheart.formula.expr import (
     Apply,
@@ -31,14 +32,18 @@ from openheart.formula.expr import (
     Ref,
     Tensor,
     children,
+    walk,
 )
+from openheart.formula.folds import FOLDS, Running, empty, folded, running_of, scattered
 from openheart.formula.functions import COMPARISONS, FUNCTIONS, STEPS, ULPS, Array, Error
-from openheart.formula.precision import DOUBLE_UNIT, FLOAT64, Precision, gamma
+from openheart.formula.precision import DOUBLE_UNIT, FLOAT64, PRECISIONS, Precision, gamma
 
 Binding = int | range
 Fetch = Callable[[Tensor], Any]
 LARGE = 1 << 14
 """From this many products on, a sum of products is a matrix product."""
+COMPUTED_IN: dict[str, Precision] = {"double": FLOAT64, **PRECISIONS}
+"""The functions that say in which precision their argument is computed."""
 PEAK = 1 << 24
 """An evaluation is cut along its first index when an array of it would hold more elements than this."""
 
@@ -57,7 +62,8 @@ class Evaluation:
     axes: dict[Index, int] = field(default_factory=dict)
     memo: dict[int, tuple[Array, Error]] = field(default_factory=dict)
     definitions: dict[int, tuple[Array, Error]] = field(default_factory=dict)
-    progress: dict[int, int] = field(default_factory=dict)
+    looped: bool = field(default_factory=loops.available)
+    """Whether large pointwise parts and reductions run as compiled loops."""
 
     # -- nodes -------------------------------------------------------------------------------------
 
@@ -156,7 +162,7 @@ class Evaluation:
         if made.order == "any":
             result = evaluate(made.body, made.indices, self.fetch, self.precision, definitions=self.definitions)
             value, error = np.asarray(result[0]), np.asarray(result[1])
-            known = value, error
+            known = value, error if np.any(error) else None  # integers that a law makes are indices: exact
         else:
             known = self._recur(made)
         self.definitions[id(made)] = known
@@ -189,8 +195,10 @@ class Evaluation:
         name = node.function
         if name == "where":
             return self._where(node)
-        if name == "double":
-            return self._double(node.args[0])
+        if name in COMPUTED_IN:
+            return self._within(node.args[0], COMPUTED_IN[name])
+        if name == "where":
+            return self._where(node)
         row = FUNCTIONS[name]
         pairs = [self.of(arg) for arg in node.args]
         if all(type(v) in (int, float, bool, complex) and e is None for v, e in pairs):
@@ -206,14 +214,17 @@ class Evaluation:
                 return value, _exact_error(name, value, values, errors)
             return value, _settled(value, _rounded_error(name, value, values, errors, self.precision))
 
-    def _double(self, node: Expr) -> tuple[Array, Error]:
+    def _within(self, node: Expr, inner: Precision) -> tuple[Array, Error]:
+        """A part computed in a precision of its own, then rounded to the one around it where that is coarser."""
         outer, memo = self.precision, self.memo
-        self.precision, self.memo = FLOAT64, {}
+        if outer is inner:
+            return self.of(node)
+        self.precision, self.memo = inner, {}
         try:
             value, error = self.of(node)
         finally:
             self.precision, self.memo = outer, memo
-        if outer.unit > DOUBLE_UNIT:
+        if outer.unit > inner.unit:
             error = _plus(error, outer.unit * np.abs(value))
         return value, error
 
@@ -232,11 +243,69 @@ class Evaluation:
             error = _plus(error, np.where(doubt, np.where(np.isnan(spread), 0.0, spread), 0.0))
         return value, error
 
+    # -- compiled loops ----------------------------------------------------------------------------
+
+    def _size(self, indices: Iterable[Index]) -> int:
+        return math.prod(self._extent(i) for i in indices)
+
+    def writer(self) -> loops.Writer:
+        """A writer of loops whose deeper reductions are this evaluation's."""
+        return loops.Writer(self.fetch, self.of, self.axes, self.precision.unit > DOUBLE_UNIT)
+
+    def spans(self, indices: Iterable[Index]) -> list[range]:
+        found = []
+        for i in indices:
+            bound = self.bindings.get(i)
+            found.append(bound if isinstance(bound, range) else range(i.extent))
+        return found
+
+    def _reduced_by_loop(self, node: Reduce) -> tuple[Array, Error] | None:
+        if not self.looped or node.kind not in ("sum", "mean", "max", "min"):
+            return None
+        if self._size(node.free | frozenset(node.over)) < loops.LOOPS:
+            return None
+        return self._loop(node, node.free, node.over)
+
+    def _loop(self, node: Expr, free: frozenset[Index], over: Sequence[Index]) -> tuple[Array, Error] | None:
+        """The node by a compiled loop over its free indices; None when it has no loop form."""
+        if any(isinstance(self.bindings.get(i), int) for i in (*free, *over)) or any(
+            isinstance(self.bindings.get(i), int) for part in walk(node) for i in part.free
+        ):
+            return None
+        outer = sorted((i for i in free), key=self.axes.__getitem__)
+        writer = self.writer()
+        try:
+            if isinstance(node, Reduce):
+                source = loops.reduction_source(writer, node, outer)
+            else:
+                source = loops.pointwise_source(writer, node, outer)
+        except loops.NotCompiled as E:
+            import traceback; traceback.print_exc()
+            return None
+        size = self._size(outer)
+        value, error = np.empty(size), np.empty(size)
+        given = loops.arguments(writer, self.spans((*outer, *over)), self.precision.unit + DOUBLE_UNIT, self.precision.tiny)
+        loops.compiled(source)(*given, value, error)
+        shape = [1] * len(self.axes)
+        for i in outer:
+            shape[self.axes[i]] = self._extent(i)
+        return value.reshape(shape), error.reshape(shape)
+
     # -- reductions --------------------------------------------------------------------------------
 
     def _reduce(self, node: Reduce) -> tuple[Array, Error]:
+        if node.kind in FOLDS:
+            matches = _matches(node, self.bindings)
+            if matches is not None:
+                return self._scatter(node, *matches)
+            running = running_of(node, self.bindings)
+            if running is not None:
+                return self._running(node, running)
         if node.kind == "sum":
             return self._sum(node)
+        done = self._reduced_by_loop(node)
+        if done is not None:
+            return done
         places = tuple(self.axes[k] for k in node.over)
         value, error = self._over(node.body, node.over)
         mask, _ = (None, None) if node.where is None else self._over(node.where, node.over)
@@ -302,9 +371,6 @@ class Evaluation:
         return k.extent if bound is None else 1 if isinstance(bound, int) else len(bound)
 
     def _sum(self, node: Reduce) -> tuple[Array, Error]:
-        matches = _matches(node, self.bindings)
-        if matches is not None:
-            return self._scatter(node, *matches)
         factors = factors_of(node.body)
         size = math.prod(self._extent(k) for k in node.body.free if k in self.axes)
         if len(factors) > 1 and size >= LARGE:
@@ -315,6 +381,9 @@ class Evaluation:
             done = contract(pairs, mask, [self.axes[k] for k in node.over], [self._extent(k) for k in node.over], self.precision)
             if done is not None:
                 return done
+        looped = self._reduced_by_loop(node)
+        if looped is not None:
+            return looped
         places = tuple(self.axes[k] for k in node.over)
         value, error = self._over(node.body, node.over)
         if node.where is not None:
@@ -365,20 +434,60 @@ class Evaluation:
         flat = np.ravel_multi_index(chosen, shape) if chosen and valid.any() else np.zeros(0, dtype=np.int64)
         size = math.prod(shape)
 
-        def summed(values: Array) -> Array:
+        def fold(kind: str, values: Array) -> Array:
             picked = np.broadcast_to(values, spread)[valid]
-            return np.bincount(flat, weights=picked, minlength=size).reshape(shape)
+            return scattered(kind, picked, flat, size).reshape(shape)
 
         if np.iscomplexobj(value):
-            result = summed(value.real) + 1j * summed(value.imag)
+            result = fold("sum", value.real) + 1j * fold("sum", value.imag)
         else:
-            result = summed(value)
-        counts = np.bincount(flat, minlength=size).reshape(shape)
+            result = fold(node.kind, value)
         if error is None and _integers([value]):
-            return result.astype(np.int64), None
+            return result if node.kind in ("any", "all") else result.astype(np.int64), None
+        counts = np.bincount(flat, minlength=size).reshape(shape)
+        return result, self._folded_error(node.kind, result, value, error, fold, counts)
+
+    def _folded_error(
+        self, kind: str, result: Array, value: Array, error: Error, fold: Callable[[str, Array], Array], counts: Array
+    ) -> Error:
+        """How far a fold may lie from the exact one; `counts` says how many terms each place has."""
+        if kind in ("rank", "any", "all"):
+            return None
         unit = self.precision.unit + DOUBLE_UNIT
-        own = gamma(max(int(np.max(counts, initial=1)) - 1, 0), unit) * summed(np.abs(value))
-        return result, own if error is None else own + summed(error)
+        with np.errstate(all="ignore"):
+            if kind == "product":
+                widest = fold("product", np.abs(value) + _zero(error))
+                return _settled(result, widest * (1 + gamma(int(np.max(counts, initial=1)), unit)) - np.abs(result))
+            if kind in ("max", "min"):
+                return None if error is None else np.where(counts > 0, fold("max", error), 0.0)
+            additions = unit * np.maximum(counts - 1, 0)  # γₙ₋₁ as in `gamma`, place by place
+            own = np.where(additions < 0.5, additions / (1 - additions), additions) * fold("sum", np.abs(value))
+            return _settled(result, own if error is None else own + fold("sum", error))
+
+    def _running(self, node: Reduce, running: Running) -> tuple[Array, Error]:
+        """A reduction over all k up to each i, as one cumulative pass along k."""
+        value, error = self._over(node.body, node.over)
+        held: Array = np.ones(value.shape, dtype=np.int64)
+        if running.rest is not None:
+            mask, doubt = self._over(running.rest, node.over)
+            if doubt is not None:
+                error = _plus(error, np.where(doubt, np.abs(value), 0.0))
+            value = np.where(mask, value, empty(node.kind, value))
+            error = None if error is None else np.where(mask, error, 0.0)
+            held = np.broadcast_to(mask, value.shape).astype(np.int64)
+        along, across = self.axes[running.k], self.axes[running.i]
+        reach = running.reach(self._index(running.i).reshape(-1))
+
+        def fold(kind: str, values: Array) -> Array:
+            whole = folded(kind, np.broadcast_to(values, value.shape), along, running.backward)
+            return np.take(whole, reach, axis=along).swapaxes(along, across)
+
+        if node.kind == "rank":
+            return fold("sum", held), None
+        result = fold(node.kind, value)
+        if error is None and _integers([value]):
+            return result, None
+        return result, self._folded_error(node.kind, result, value, error, fold, fold("sum", held))
 
 
 def evaluate(
@@ -399,16 +508,27 @@ def evaluate(
 
     **Raises** `NoLaw` when the formula reaches a leaf that no law makes.
     """
+    state = prepared(node, indices, fetch, precision, bindings, definitions)
+    value, error = state.of(node)
+    shape = [state._extent(i) for i in indices if not isinstance(state.bindings.get(i), int)]
+    rank = len(state.axes)
+    return _settle(value, shape, rank), _settle(0.0 if error is None else error, shape, rank)
+
+
+def prepared(
+    node: Expr,
+    indices: Sequence[Index],
+    fetch: Fetch,
+    precision: Precision,
+    bindings: Mapping[Index, Binding] | None = None,
+    definitions: dict[int, tuple[Array, Error]] | None = None,
+) -> Evaluation:
+    """An evaluation of `node` with its axes laid, nothing computed yet."""
     bindings = {} if bindings is None else bindings
-    known: dict[int, tuple[Array, Error]] = {} if definitions is None else definitions
-    free = [i for i in indices if not isinstance(bindings.get(i), int)]
-    axes = {i: a for a, i in enumerate(free)}
+    axes = {i: a for a, i in enumerate(i for i in indices if not isinstance(bindings.get(i), int))}
     for k in _bound_inside(node):
         axes.setdefault(k, len(axes))
-    state = Evaluation(fetch, precision, bindings, axes, definitions=known)
-    value, error = state.of(node)
-    shape = [state._extent(i) for i in free]
-    return _settle(value, shape, len(axes)), _settle(0.0 if error is None else error, shape, len(axes))
+    return Evaluation(fetch, precision, bindings, axes, definitions={} if definitions is None else definitions)
 
 
 def gather(node: Ref, indices: Sequence[Index], fetch: Fetch) -> Array:
@@ -645,10 +765,12 @@ def _rounded_error(
         return own + np.where(np.isnan(spread), 0.0, spread)
     if name == "pow":
         return _power_error(size, values, errors, ULPS * unit, tiny)
+    if name == "hypot":
+        return _plus(_plus(ULPS * unit * size + tiny, errors[0]), errors[1])
     if name == "atan2":
         return ULPS * unit * size + tiny + sum(_zero(e) for e in errors) / np.hypot(*values)
     own = (unit if name == "sqrt" else ULPS * unit) * size + tiny
-    error = errors[0]
+    error = errors[-1]
     if error is None:
         return own
     row = FUNCTIONS[name]

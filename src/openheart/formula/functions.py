@@ -16,7 +16,9 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from openheart.formula import expr as make
+from openheart.formula import special
 from openheart.formula.expr import Expr, Operand
+from openheart.formula.precision import PRECISIONS, Precision
 
 Array: TypeAlias = Any  # numpy.ndarray or a scalar, float64 | int64 | bool | complex128
 Error: TypeAlias = Any  # like Array, or None where the value is known exactly
@@ -34,18 +36,6 @@ class Function:
     """For a smooth function of one argument: the largest |f′| within `e` of `x`."""
     exact: bool = False
     """Whether the result is exact when the arguments are (comparisons, floor, abs, where …)."""
-
-
-def _erf(x: Array) -> Array:
-    return np.frompyfunc(math.erf, 1, 1)(x).astype(np.float64) if np.ndim(x) else math.erf(x)
-
-
-def _erfc(x: Array) -> Array:
-    return np.frompyfunc(math.erfc, 1, 1)(x).astype(np.float64) if np.ndim(x) else math.erfc(x)
-
-
-def _lgamma(x: Array) -> Array:
-    return np.frompyfunc(math.lgamma, 1, 1)(x).astype(np.float64) if np.ndim(x) else math.lgamma(x)
 
 
 def _pow(a: Array, b: Array) -> Array:
@@ -114,7 +104,7 @@ _ROWS = [
     Function("int", lambda x: np.trunc(x).astype(np.int64), exact=True),
     Function("bool", lambda x: np.asarray(x) != 0, exact=True),
     Function("float", lambda x: np.asarray(x, dtype=np.float64), exact=True),
-    Function("double", lambda x: x, exact=True),
+    *(Function(name, lambda x: x, exact=True) for name in ("double", *PRECISIONS)),
     Function("real", np.real, exact=True),
     Function("imag", np.imag, exact=True),
     Function("conj", np.conj, exact=True),
@@ -145,9 +135,29 @@ _ROWS = [
     Function("asinh", np.arcsinh, slope=_flat(1.0)),
     Function("acosh", np.arccosh, slope=lambda x, e: 1 / np.sqrt(np.maximum((x - e) ** 2 - 1, 0.0))),
     Function("atanh", np.arctanh, slope=lambda x, e: 1 / np.maximum(1 - (np.abs(x) + e) ** 2, 0.0)),
-    Function("erf", _erf, slope=_erf_slope),
-    Function("erfc", _erfc, slope=_erf_slope),
-    Function("lgamma", _lgamma, slope=lambda x, e: np.abs(np.log(np.abs(x) + 1)) + 1 / np.maximum(np.abs(x) - e, 0.0)),
+    Function("erf", special.erf, slope=_erf_slope),
+    Function("erfc", special.erfc, slope=_erf_slope),
+    Function("fmod", np.fmod, exact=True),
+    Function("gcd", np.gcd, exact=True),
+    Function("signbit", np.signbit, exact=True),
+    Function("copysign", np.copysign, exact=True),
+    Function("shiftleft", np.left_shift, exact=True),
+    Function("shiftright", np.right_shift, exact=True),
+    Function("mantissa", lambda x: np.frexp(x)[0], exact=True),
+    Function("exponent", lambda x: np.frexp(x)[1].astype(np.int64), exact=True),
+    Function("hypot", np.hypot),
+    Function("digamma", special.digamma),
+    Function("polygamma", special.polygamma),
+    Function("zeta", special.zeta),
+    Function("erfinv", special.erfinv),
+    Function("erfcx", special.erfcx),
+    Function("ndtri", special.ndtri),
+    Function("log_ndtr", special.log_ndtr),
+    Function("i0", special.i0),
+    Function("i0e", special.i0e),
+    Function("i1", special.i1),
+    Function("i1e", special.i1e),
+    Function("lgamma", special.lgamma, slope=lambda x, e: np.abs(np.log(np.abs(x) + 1)) + 1 / np.maximum(np.abs(x) - e, 0.0)),
 ]
 FUNCTIONS: dict[str, Function] = {row.name: row for row in _ROWS}
 COMPARISONS = frozenset({"lt", "le", "gt", "ge", "eq", "ne"})
@@ -169,10 +179,18 @@ sqrt, sign, erf, erfc, lgamma = _unary("sqrt"), _unary("sign"), _unary("erf"), _
 sin, cos, tan, asin, acos, atan = map(_unary, ("sin", "cos", "tan", "asin", "acos", "atan"))
 sinh, cosh, tanh, asinh, acosh, atanh = map(_unary, ("sinh", "cosh", "tanh", "asinh", "acosh", "atanh"))
 floor, ceil, round_, trunc = _unary("floor"), _unary("ceil"), _unary("round"), _unary("trunc")
+signbit = _unary("signbit")
+digamma, erfinv, erfcx, ndtri, log_ndtr = map(_unary, ("digamma", "erfinv", "erfcx", "ndtri", "log_ndtr"))
+i0, i0e, i1, i1e, mantissa, exponent = map(_unary, ("i0", "i0e", "i1", "i1e", "mantissa", "exponent"))
 isnan, isinf, to_int, to_bool, to_float = map(_unary, ("isnan", "isinf", "int", "bool", "float"))
 real, imag, conj = _unary("real"), _unary("imag"), _unary("conj")
 double = _unary("double")
 double.__doc__ = "x, computed in double precision whatever the call's precision is (scalar arithmetic in kernels)."
+
+
+def computed_in(precision: Precision, x: Operand) -> Expr:
+    """x, where a kernel rounds each step of computing it to this precision rather than to the call's."""
+    return make.apply(precision.name, x)
 
 
 def maximum(a: Operand, b: Operand) -> Expr:
@@ -183,6 +201,41 @@ def maximum(a: Operand, b: Operand) -> Expr:
 def minimum(a: Operand, b: Operand) -> Expr:
     """The smaller of two numbers."""
     return make.apply("min", a, b)
+
+
+def atan2(y: Operand, x: Operand) -> Expr:
+    """The angle of the point (x, y)."""
+    return make.apply("atan2", y, x)
+
+
+def hypot(a: Operand, b: Operand) -> Expr:
+    """√(a² + b²), without overflow."""
+    return make.apply("hypot", a, b)
+
+
+def fmod(a: Operand, b: Operand) -> Expr:
+    """The remainder of a / b that has the sign of a; exact."""
+    return make.apply("fmod", a, b)
+
+
+def gcd(a: Operand, b: Operand) -> Expr:
+    """The greatest common divisor."""
+    return make.apply("gcd", a, b)
+
+
+def copysign(a: Operand, b: Operand) -> Expr:
+    """|a| with the sign of b."""
+    return make.apply("copysign", a, b)
+
+
+def polygamma(n: Operand, x: Operand) -> Expr:
+    """The n-th derivative of digamma."""
+    return make.apply("polygamma", n, x)
+
+
+def zeta(s: Operand, q: Operand) -> Expr:
+    """Hurwitz's zeta function Σₙ (q + n)⁻ˢ."""
+    return make.apply("zeta", s, q)
 
 
 def sigmoid(x: Operand) -> Expr:

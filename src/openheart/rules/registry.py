@@ -11,7 +11,9 @@ A law is written once, as a function of symbolic arguments, named as in the oper
 A rule names only the schema arguments that it needs. Tensors arrive as `Tensor` symbols (lists as lists
 of them, absent ones as None), floating-point scalars as named `Number`s, everything else as it is.
 After the `*`: `at`, the output's index variables; `out`, the tuple of the call's own recorded outputs;
-`position`, the place in a list output; `result`, the symbol of the output whose law this is.
+`position`, the place in a list output; `result`, the symbol of the output whose law this is; `stored`, the
+floating-point format it is stored in (None for integers and bools); `geometry`,
+where each tensor argument lies in its memory (by argument name; for laws that go through the memory).
 """
 
 from __future__ import annotations
@@ -147,6 +149,9 @@ def law_of(call: Call, output: int = 0) -> Law | None:
     out = tuple(_symbol(v, f"out{n}" if n else "out", ("output", n)) for n, v in enumerate(call.outputs))
     at = tuple(index(INDEX_NAMES[a] if a < len(INDEX_NAMES) else f"i{a}", n) for a, n in enumerate(value.shape))
     given: dict[str, Any] = {"at": at, "position": position, "out": out, "result": out[output]}
+    given["stored"] = format_of(value.dtype)
+    if "geometry" in found.asks:
+        given["geometry"] = {n: a.geometry for n, a in call.arguments.items() if hasattr(a, "geometry")}
     types = {a.name: str(a.type) for a in call.op._schema.arguments} if hasattr(call.op, "_schema") else {}
     given.update((name, symbolic(name, given_, types.get(name, ""))) for name, given_ in call.arguments.items())
     body = expr(found.function(**{name: given[name] for name in found.asks}))
@@ -170,7 +175,7 @@ def symbolic(name: str, argument: Any, schema_type: str = "") -> Any:
 
 
 def _symbol(value: Value, name: str, key: tuple[str, int | None]) -> Tensor:
-    return Tensor(name, tuple(value.shape), kind_of(value.dtype), key)
+    return Tensor(name, tuple(value.shape), kind_of(value.dtype), key, str(value.dtype)[6:])
 
 
 def kind_of(dtype: torch.dtype) -> Kind:
@@ -250,16 +255,29 @@ FAMILIES: Iterable[str] = (
     "linear",
     "convolution",
     "pointwise",
+    "special",
+    "logic",
+    "activation",
+    "activation_backward",
     "creation",
     "reduction",
     "softmax",
     "normalization",
     "attention",
+    "attention_backward",
     "pooling",
     "indexing",
+    "scatter",
+    "masks",
+    "embedding",
+    "sampling",
     "views",
+    "rearrange",
+    "rearrange_backward",
     "loss",
     "random",
     "recurrent",
+    "recurrent_backward",
+    "fourier",
     "optimizer",
 )
