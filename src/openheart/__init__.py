@@ -1,0 +1,63 @@
+"""Open any PyTorch network and see every number being made, checked.
+
+>>> import openheart as oh
+>>> rec = oh.record(model, x)                 # doctest: +SKIP
+>>> rec.explain("0.out[0,0]")                 # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import types
+from typing import Any
+
+# Nothing is imported until it is asked for: `import openheart` costs a few milliseconds, and PyTorch's compiler
+# (dynamo, sympy) is never loaded by it.
+_HOMES = {
+    "record": "record",
+    "recording": "record",
+    "load": "recording.saving",
+    "Value": "recording",
+    "Call": "recording",
+    "Element": "recording",
+    "Recording": "recording",
+    "explain": "explain",
+    "Explanation": "explain",
+    "verify": "verify",
+    "Audit": "verify",
+    "AddressError": "errors",
+    "InputError": "errors",
+    "OpaqueError": "errors",
+    "OpenheartError": "errors",
+    "PatientError": "errors",
+    "RecordingFileError": "errors",
+    "RuleError": "errors",
+}
+
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'openheart' has no attribute {name!r}")
+    thing = getattr(importlib.import_module(f"openheart.{home}"), name)
+    globals()[name] = thing
+    return thing
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})
+
+
+class _Face(types.ModuleType):
+    """The package's public face: `oh.recording` is the verb, never the subpackage that happens to share its name."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Python's import binds every submodule in its package; a verb of the face keeps its name.
+        if not (name in _HOMES and isinstance(value, types.ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Face

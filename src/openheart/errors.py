@@ -1,0 +1,56 @@
+"""What can go wrong in openheart.
+
+    OpenheartError                  catch this one to catch them all
+    ├── AddressError                no number has this address           (also a LookupError)
+    ├── RecordingFileError          a saved recording is damaged, foreign or from a newer version
+    ├── PatientError                a network could not be found or built
+    ├── InputError                  an input does not fit the network    (also a ValueError)
+    ├── RuleError                   a law is missing, doubled or wrong
+    └── OpaqueError                 a number cannot be opened up: it was not kept, or no law says how it is made
+
+Each message says what happened, where, and what to do next.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "AddressError",
+    "InputError",
+    "OpaqueError",
+    "OpenheartError",
+    "PatientError",
+    "RecordingFileError",
+    "RuleError",
+]
+
+
+class OpenheartError(Exception):
+    """Something openheart was asked for cannot be done; the message says what to do instead."""
+
+
+class AddressError(OpenheartError, LookupError):
+    """No number has this address; `.suggestion` is the nearest address that has one, or None."""
+
+    def __init__(self, message: str, suggestion: str | None = None) -> None:
+        super().__init__(message)
+        self.suggestion = suggestion
+
+
+class RecordingFileError(OpenheartError):
+    """A saved recording cannot be read: damaged, cut short, not ours, or from a newer version."""
+
+
+class PatientError(OpenheartError):
+    """A network could not be found or built."""
+
+
+class InputError(OpenheartError, ValueError):
+    """An input does not fit the network it was given to."""
+
+
+class RuleError(OpenheartError):
+    """A law of the rulebook is missing, registered twice, or does not fit its call."""
+
+
+class OpaqueError(OpenheartError):
+    """A number cannot be opened up: it was not kept, or nothing says how it is made."""

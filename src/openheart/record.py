@@ -1,0 +1,336 @@
+"""Record a run: every operator call that PyTorch makes, as it makes it, without changing a number.
+
+`Recorder` is a dispatch mode that writes down and does nothing else; `openheart.recording` makes sense of it later.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from openheart.recording import Recording
+from openheart.recording.afterwards import settle
+from openheart.recording.log import ENTER, EXIT, REBIND, STEP, STEPPED, Log, is_plain
+from openheart.recording.plans import PLANS, Plan, plan_of, written_tensors
+
+__all__ = ["Recorder", "record", "recording"]
+
+_UNSEEN: Any = object()
+_current_node = torch._C._current_autograd_node
+_sequence = torch._C._autograd._get_sequence_nr
+_frame = sys._getframe
+
+
+class _Inside(dict[str, bool]):
+    """Whether a source file is PyTorch's or this one: the lines that a reader does not want to be shown."""
+
+    def __missing__(self, filename: str) -> bool:
+        inside = filename.startswith(_TORCH) or filename == __file__ or filename.startswith("<frozen")
+        self[filename] = inside
+        return inside
+
+
+_TORCH = os.path.dirname(torch.__file__) + os.sep
+_inside = _Inside()
+
+
+class Recorder(TorchDispatchMode):
+    """The mode that writes down; `log` is what it wrote."""
+
+    # Operators that call Python back (`cond`, `flex_attention`) would raise under a mode that does not claim them.
+    supports_higher_order_operators = True
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        # PyTorch wraps a mode's handler in `torch._dynamo.disable`, which at the first call imports dynamo and sympy:
+        # about a second, then half a microsecond a call. A handler that is never compiled does not need the wrapper:
+        # `torch.compile` already stands aside while a mode is on.
+        return False
+
+    def __init__(self, model: torch.nn.Module | None = None) -> None:
+        super().__init__()
+        self.log = Log(has_model=model is not None)
+        self.model = model
+        self.output: Any = None
+        self.paths: dict[int, str] = {}
+        self._add = self.log.entries.append
+        self._blank: set[int] = set()
+        self._states: dict[int, int] = {}
+        self._aliases: dict[int, tuple[torch.Tensor, torch.Tensor, int]] = {}
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        plan = PLANS.get(id(func), _UNSEEN)
+        if plan is _UNSEEN:
+            plan = plan_of(func)
+        undos = aliases = None
+        if plan is not None:
+            undos, aliases = self._prepare(plan, args, kwargs or {})
+        result = func(*args, **kwargs) if kwargs else func(*args)
+        if plan is not None and plan.blank:
+            self._blank.add(result.untyped_storage()._cdata if is_plain(result) else 0)
+        frame = _frame(1)
+        caller = frame.f_code
+        while frame is not None and _inside[frame.f_code.co_filename]:
+            frame = frame.f_back  # type: ignore[assignment]
+        code, instruction = (None, 0) if frame is None else (frame.f_code, frame.f_lasti)
+        self._add(
+            (
+                func,
+                args,
+                kwargs,
+                result,
+                undos,
+                aliases,
+                _sequence(),
+                _current_node(),
+                caller,
+                code,
+                instruction,
+            )
+        )
+        return result
+
+    def _prepare(self, plan: Plan, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+        """Copies what is about to be overwritten, and keeps the geometry of what is about to be reshaped."""
+        aliases = undos = None
+        if plan.reshapes:
+            tensors = (
+                args[:1]
+                if plan.only_reshapes
+                else [tensor for _, _, tensor in written_tensors(plan, args, kwargs)]
+            )
+            aliases = [(tensor, _quietly(tensor.detach)) for tensor in tensors if is_plain(tensor)]
+        if plan.writes:
+            undos = [
+                (name, position, tensor, self._copy(plan, tensor))
+                for name, position, tensor in written_tensors(plan, args, kwargs)
+            ]
+        return undos, aliases
+
+    def _copy(self, plan: Plan, tensor: torch.Tensor) -> torch.Tensor | None:
+        if not is_plain(tensor):
+            return None
+        if self._blank:
+            storage = tensor.untyped_storage()
+            if storage._cdata in self._blank:
+                self._blank.discard(storage._cdata)
+                if plan.overwrites and tensor.numel() * tensor.itemsize == storage.nbytes():
+                    return None  # nobody ever wrote there, and now every element is
+        return _quietly(tensor.clone)
+
+    # Marks -------------------------------------------------------------------------------------------------------
+
+    def call_module(
+        self, path: str, run: Callable[..., Any], module: torch.nn.Module, args: Any, kwargs: Any
+    ) -> Any:
+        """Runs a module's call and marks where it begins and ends."""
+        if not path:
+            self._look_for_rebinding()
+        self._add((ENTER, path, args, kwargs))
+        returned = False
+        result = None
+        try:
+            result = run(module, *args, **kwargs)
+            returned = True
+        finally:
+            self._add((EXIT, path, result, returned))
+        if not path:
+            self.output = result
+        return result
+
+    def optimizer_step(self, optimizer: Any) -> None:
+        self._add((STEP, optimizer))
+
+    def optimizer_stepped(self, optimizer: Any) -> None:
+        """Marks the end of an optimizer's step, and whose state each of its tensors is."""
+        states = []
+        if self._states.get(id(optimizer)) != len(optimizer.state):
+            self._states[id(optimizer)] = len(optimizer.state)
+            for parameter, state in optimizer.state.items():
+                if isinstance(state, dict):
+                    states += [(parameter, name, item) for name, item in state.items() if _is_tensor(item)]
+        self._add((STEPPED, optimizer, states))
+
+    def _look_for_rebinding(self) -> None:
+        """Notices `parameter.data = other`, which no operator call tells of."""
+        moved = []
+        for key, (tensor, alias, storage) in self._aliases.items():
+            now = tensor.untyped_storage()._cdata
+            if now != storage:
+                moved.append((tensor, alias))
+                self._aliases[key] = (tensor, tensor.detach(), now)
+        if moved:
+            self._add((REBIND, moved))
+
+    # Begin and end -----------------------------------------------------------------------------------------------
+
+    def __enter__(self) -> Recorder:
+        if self.model is not None:
+            for path, module in self.model.named_modules():
+                self.paths[id(module)] = path
+            self.log.named = _named_tensors(self.model)
+            for _, _, tensor in self.log.named:
+                if is_plain(tensor):
+                    self._aliases[id(tensor)] = (tensor, tensor.detach(), tensor.untyped_storage()._cdata)
+        self.log.sequence = _sequence() - 1
+        _install()
+        try:
+            super().__enter__()
+        except BaseException:
+            _uninstall()
+            raise
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        _uninstall()
+        self._look_for_rebinding()
+        if self.model is not None:
+            self.log.named_later = _named_tensors(self.model)
+
+
+def _is_tensor(item: Any) -> bool:
+    return isinstance(item, torch.Tensor)
+
+
+def _quietly(make: Callable[[], torch.Tensor]) -> torch.Tensor | None:
+    """`make()` unseen by any mode that is still on; None where this kind of tensor cannot do it."""
+    try:
+        if torch._C._len_torch_dispatch_stack():
+            with torch._C._DisableTorchDispatch():
+                return make()
+        return make()
+    except (RuntimeError, NotImplementedError, TypeError):
+        return None
+
+
+def _named_tensors(model: torch.nn.Module) -> list[tuple[str, str, torch.Tensor]]:
+    """Every parameter and buffer with each of its names."""
+    parameters = [
+        ("parameter", name, tensor) for name, tensor in model.named_parameters(remove_duplicate=False)
+    ]
+    return parameters + [
+        ("buffer", name, tensor) for name, tensor in model.named_buffers(remove_duplicate=False)
+    ]
+
+
+# The hooks are PyTorch-wide, so they are in place only while at least one recording runs, and each asks which
+# recorders are on in its own thread. `nn.Module.__call__` is wrapped rather than hooked: a global forward hook sends
+# every module call through a slow path that costs more than a small module.
+_lock = threading.Lock()
+_running = 0
+_handles: list[Any] = []
+
+
+def _recorders() -> Iterator[Recorder]:
+    for place in range(torch._C._len_torch_dispatch_stack()):
+        mode = torch._C._get_dispatch_stack_at(place)
+        if isinstance(mode, Recorder):
+            yield mode
+
+
+def _install() -> None:
+    global _running
+    with _lock:
+        _running += 1
+        if _running > 1:
+            return
+        original = torch.nn.Module.__call__
+
+        def call(module: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
+            run = original
+            for recorder in _recorders():
+                path = recorder.paths.get(id(module))
+                if path is not None:
+                    run = _through(recorder, path, run)
+            return run(module, *args, **kwargs)
+
+        torch.nn.Module.__call__ = call  # type: ignore[method-assign]
+
+        def before(optimizer: Any, args: Any, kwargs: Any) -> None:
+            for recorder in _recorders():
+                recorder.optimizer_step(optimizer)
+
+        def after(optimizer: Any, args: Any, kwargs: Any) -> None:
+            for recorder in _recorders():
+                recorder.optimizer_stepped(optimizer)
+
+        def restore() -> None:
+            if torch.nn.Module.__call__ is call:
+                torch.nn.Module.__call__ = original  # type: ignore[method-assign]
+
+        _handles[:] = [
+            restore,
+            register_optimizer_step_pre_hook(before).remove,
+            register_optimizer_step_post_hook(after).remove,
+        ]
+
+
+def _through(recorder: Recorder, path: str, run: Callable[..., Any]) -> Callable[..., Any]:
+    def through(module: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
+        return recorder.call_module(path, run, module, args, kwargs)
+
+    return through
+
+
+def _uninstall() -> None:
+    global _running
+    with _lock:
+        _running -= 1
+        if _running == 0:
+            for remove in _handles:
+                remove()
+            _handles.clear()
+
+
+# The two verbs ---------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def recording(model: torch.nn.Module | None = None, keep: str = "all") -> Iterator[Recording]:
+    """Records everything that runs inside: forward, loss, backward, optimizer steps.
+
+    Args:
+        model: the network whose modules and parameters give the names; None records plain tensor code.
+        keep: `"all"`, the path of a module whose subtree's values are kept, or `"graph"`: values are recomputed
+            on demand from the leaves.
+
+    Yields:
+        The `Recording`, which can be read once the block has ended.
+
+    >>> import torch, openheart as oh
+    >>> net = torch.nn.Linear(2, 1)
+    >>> with oh.recording(net) as rec:
+    ...     net(torch.ones(1, 2)).sum().backward()
+    >>> rec.value("weight.grad").shape
+    (1, 2)
+    """
+    recorder = Recorder(model)
+    result = Recording(model=model, keep=keep)
+    try:
+        with recorder:
+            yield result
+    finally:
+        settle(recorder.log)
+        result._finish_later(recorder.log, recorder.output)
+
+
+def record(model: torch.nn.Module, *args: Any, keep: str = "all", **kwargs: Any) -> Recording:
+    """Records one forward pass, `model(*args, **kwargs)`; `.output` is what the model returned.
+
+    >>> import torch, openheart as oh
+    >>> rec = oh.record(torch.nn.Linear(2, 1), torch.ones(1, 2))
+    >>> rec.name(rec.value("output"))
+    '.out'
+    """
+    with recording(model, keep=keep) as result:
+        model(*args, **kwargs)
+    return result

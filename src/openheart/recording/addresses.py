@@ -1,0 +1,126 @@
+"""Addresses: `0.out[0,2]`, `@3 0.weight.grad[2,1]`, `loss`; and the error for one that leads nowhere."""
+
+from __future__ import annotations
+
+import difflib
+import re
+
+from openheart.errors import AddressError
+from openheart.recording.names import Names
+from openheart.recording.values import Element, Value
+
+__all__ = ["address_of", "find_element", "find_value", "split"]
+
+_INDEXED = re.compile(r"^(?P<name>.*?)\s*\[(?P<index>[^\[\]]*)\]\s*$", re.DOTALL)
+
+
+def split(address: str) -> tuple[str, tuple[int, ...] | None]:
+    """The name and the index of an address; the index is None if there are no brackets.
+
+    >>> split("0.out[0, -1]")
+    ('0.out', (0, -1))
+
+    Raises:
+        AddressError: what stands between the brackets is not a list of whole numbers.
+    """
+    match = _INDEXED.match(address.strip())
+    if match is None:
+        return _tidy(address), None
+    name, inside = _tidy(match["name"]), match["index"].strip()
+    try:
+        parts = [part for part in inside.split(",")] if inside else []
+        if parts and not parts[-1].strip():
+            parts.pop()
+        return name, tuple(int(part) for part in parts)
+    except ValueError:
+        raise AddressError(
+            f"the index of {address!r} is not a list of whole numbers; write one as in {name}[0,2]", name
+        ) from None
+
+
+def _tidy(name: str) -> str:
+    name = name.strip()
+    if name.startswith("@"):
+        step, _, rest = name[1:].partition(" ")
+        if step.isdigit():
+            return rest.strip() if int(step) == 0 else f"@{int(step)} {rest.strip()}"
+    return name
+
+
+def find_value(names: Names, address: str) -> Value:
+    """The value with this name.
+
+    Raises:
+        AddressError: nothing has this name, or the address has an index.
+    """
+    name, index = split(address)
+    value = _named(names, name, index)
+    if index is not None:
+        raise AddressError(f"{address!r} is one number; the whole value is {name!r}", name)
+    return value
+
+
+def find_element(names: Names, address: str) -> Element:
+    """The scalar at this address; negative indices count from the end.
+
+    Raises:
+        AddressError: nothing has this name, or the index does not fit its shape.
+    """
+    name, index = split(address)
+    value = _named(names, name, index)
+    shape = value.shape
+    given = index or ()
+    fits = len(given) == len(shape) and all(-size <= at < size for at, size in zip(given, shape, strict=True))
+    if fits:
+        return Element(value, tuple(at % size for at, size in zip(given, shape, strict=True)))
+    if 0 in shape:
+        raise AddressError(f"no number {address!r}: {name!r} is empty, its shape is {shape}")
+    nearest = _written(name, _nearest_index(given, shape))
+    if index is None:
+        raise AddressError(
+            f"{name!r} is not one number: its shape is {shape}; did you mean {nearest!r}?", nearest
+        )
+    if len(given) != len(shape):
+        reason = f"{len(given)} indices for {len(shape)} dimensions"
+    else:
+        axis = next(
+            axis for axis, (at, size) in enumerate(zip(given, shape, strict=True)) if not -size <= at < size
+        )
+        reason = f"index {given[axis]} is out of range for dimension {axis} of size {shape[axis]}"
+    raise AddressError(
+        f"no number {address!r}: {reason}; did you mean {nearest!r}? its shape is {shape}", nearest
+    )
+
+
+def address_of(names: Names, element: Element) -> str:
+    """The canonical address of a scalar."""
+    return _written(names.canonical[element.value.id], element.index)
+
+
+def _written(name: str, index: tuple[int, ...]) -> str:
+    return f"{name}[{','.join(map(str, index))}]" if index else name
+
+
+def _nearest_index(given: tuple[int, ...], shape: tuple[int, ...]) -> tuple[int, ...]:
+    padded = (*given, *([0] * len(shape)))[: len(shape)]
+    return tuple(max(-size, min(at, size - 1)) % size for at, size in zip(padded, shape, strict=True))
+
+
+def _named(names: Names, name: str, index: tuple[int, ...] | None) -> Value:
+    value = names.values.get(name)
+    if value is not None:
+        return value
+    nearest = difflib.get_close_matches(name, names.values, n=1, cutoff=0.0)
+    if not nearest:
+        raise AddressError(f"no value is called {name!r}: nothing was recorded")
+    other = names.values[nearest[0]]
+    suggestion = nearest[0]
+    if other.shape and 0 not in other.shape:
+        suggestion = (
+            _written(suggestion, _nearest_index(index or (), other.shape))
+            if index is not None
+            else suggestion
+        )
+    raise AddressError(
+        f"no value is called {name!r}; did you mean {suggestion!r}? its shape is {other.shape}", suggestion
+    )

@@ -1,0 +1,106 @@
+"""When a recording ends: make sure that what it holds by reference is not silently overwritten later.
+
+Values are held by reference, and the run goes on: the next step of the optimizer writes to the very parameters that
+the recording shows. Small leaves (parameters, buffers, inputs) are copied as the recording ends. Larger ones are
+copied when an optimizer is about to write to them, if the recording is still alive then. For all others the version
+counter that PyTorch keeps tells of a write, and `Value.data` then raises instead of showing a wrong number.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.optim.optimizer import register_optimizer_step_pre_hook
+
+from openheart.recording.log import Log, is_plain
+from openheart.recording.storages import Undo, geometry_of
+
+if TYPE_CHECKING:
+    from openheart.recording.recording import Recording
+
+__all__ = ["settle", "watch_over"]
+
+SMALL = 64 * 2**20  # leaves of no more than this many bytes in all are copied as the recording ends
+
+
+def settle(log: Log) -> None:
+    """Copies the small leaves and notes every version counter."""
+    made: set[int] = set()
+    leaves = {id(tensor): tensor for _, _, tensor in (*log.named, *log.named_later)}
+    versions = log.versions
+    for entry in log.entries:
+        if len(entry) < 11:
+            continue
+        if (
+            entry[7] is None
+        ):  # in a backward pass, what was saved comes back as new objects that only look like leaves
+            for argument in entry[1]:
+                if type(argument) is torch.Tensor:
+                    if id(argument) not in made:
+                        leaves[id(argument)] = argument
+                elif type(argument) is list:
+                    for item in argument:
+                        if type(item) is torch.Tensor and id(item) not in made:
+                            leaves[id(item)] = item
+        result = entry[3]
+        if type(result) is torch.Tensor:
+            made.add(id(result))
+            if not result.is_inference():
+                versions.append((result, result._version))
+        elif type(result) is tuple or type(result) is list:
+            for item in result:
+                if type(item) is torch.Tensor:
+                    made.add(id(item))
+                    if not item.is_inference():
+                        versions.append((item, item._version))
+    plain = [tensor for tensor in leaves.values() if is_plain(tensor)]
+    versions += [(tensor, tensor._version) for tensor in plain if not tensor.is_inference()]
+    if sum(tensor.nbytes for tensor in plain) <= SMALL:
+        with torch.no_grad(), torch._C._DisableTorchDispatch():
+            log.kept += [(tensor, tensor.clone()) for tensor in plain]
+
+
+_watched: weakref.WeakSet[Recording] = weakref.WeakSet()
+_lock = threading.Lock()
+_hooked = False
+
+
+def watch_over(recording: Recording) -> None:
+    """Has an optimizer's next step copy what it is about to overwrite, for as long as `recording` is alive."""
+    global _hooked
+    with _lock:
+        _watched.add(recording)
+        if not _hooked:
+            register_optimizer_step_pre_hook(_before_step)
+            _hooked = True
+
+
+def _before_step(optimizer: Any, args: Any, kwargs: Any) -> None:
+    with _lock:
+        recordings = list(_watched)
+    for recording in recordings:
+        if id(optimizer) in recording._spared:
+            continue
+        recording._spared.add(id(optimizer))
+        lives = recording._lives
+        with torch.no_grad(), torch._C._DisableTorchDispatch():
+            for tensor in _written_by(optimizer):
+                life = lives.get(tensor.untyped_storage()._cdata)
+                if life is not None and life.intact():
+                    life.undos.append(Undo(geometry_of(tensor), tensor.detach().clone()))
+
+
+def _written_by(optimizer: Any) -> Iterator[torch.Tensor]:
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            if is_plain(parameter):
+                yield parameter
+    for state in optimizer.state.values():
+        if isinstance(state, dict):
+            for item in state.values():
+                if isinstance(item, torch.Tensor) and is_plain(item):
+                    yield item

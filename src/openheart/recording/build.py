@@ -1,0 +1,338 @@
+"""From the log to the facts: walks what was written down once and finds which values each call read and made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any
+
+import torch
+
+from openheart.recording.log import ENTER, EXIT, REBIND, STEP, STEPPED, Log, is_plain
+from openheart.recording.memory import Memory
+from openheart.recording.operators import REREAD
+from openheart.recording.phases import Phases
+from openheart.recording.places import place_of
+from openheart.recording.storages import Life, Undo, geometry_of
+from openheart.recording.ties import Ties
+from openheart.recording.values import Call, Origin, Slot, Value, values_in
+
+__all__ = ["Facts", "Visit", "build"]
+
+
+@dataclass(slots=True, eq=False)
+class Visit:
+    """One call of a module: what went in and what came out, by position or key."""
+
+    path: str
+    number: int
+    step: int
+    inputs: list[tuple[str | int, Value]]
+    outputs: list[tuple[str | int, Value]] = field(default_factory=list)
+
+
+@dataclass(slots=True, eq=False)
+class Facts:
+    """Everything that the log says."""
+
+    calls: list[Call] = field(default_factory=list)
+    values: list[Value] = field(default_factory=list)
+    makers: dict[int, tuple[Call, int]] = field(default_factory=dict)
+    lives: dict[int, Life] = field(default_factory=dict)
+    visits: list[Visit] = field(default_factory=list)
+    # (step, name, value); "after" where the step has changed it
+    parameters: list[tuple[int, str, Value]] = field(default_factory=list)
+    parameters_after: list[tuple[int, str, Value]] = field(default_factory=list)
+    states: list[tuple[int, str, Value]] = field(default_factory=list)
+    states_after: list[tuple[int, str, Value]] = field(default_factory=list)
+    seeds: list[tuple[int, Value, Value]] = field(
+        default_factory=list
+    )  # step, loss, the gradient it starts with
+    leaf_grads: list[tuple[int, str | None, Value, Value]] = field(
+        default_factory=list
+    )  # step, name, leaf, gradient
+    activation_grads: list[tuple[Value, Value]] = field(default_factory=list)
+
+
+def build(log: Log) -> Facts:
+    """Walks the log once; the log may be dropped afterwards."""
+    return _Walk(log).run()
+
+
+class _Walk:
+    def __init__(self, log: Log) -> None:
+        self.log = log
+        self.facts = Facts()
+        self.memory = Memory(log, self.reread)
+        self.phases = Phases(log.has_model)
+        self.ties = Ties(log.sequence)
+        self.open: list[tuple[Visit, bool]] = []  # running modules; True: inside a backward pass, run again
+        self.visits: dict[tuple[str, int], int] = {}
+        self.at_begin: list[tuple[str, torch.Tensor, Value]] = []
+        self.grad_lives: set[Life] = set()  # storages of leaves that were given a gradient
+        self.leaf_grads: dict[tuple[int, int], tuple[int, str | None, Value, Value]] = {}
+        self.state_tensors: dict[int, tuple[str, torch.Tensor]] = {}
+        self.state_last: dict[str, Value] = {}
+        self.names: dict[int, str] = {}
+        for _, name, tensor in log.named:
+            self.names.setdefault(id(tensor), name)
+
+    def run(self) -> Facts:
+        facts = self.facts
+        self.begin_step()
+        for position, entry in enumerate(self.log.entries):
+            self.memory.position = position
+            if len(entry) > 5:
+                self.call(*entry)
+            elif entry[0] == ENTER:
+                self.enter(*entry[1:])
+            elif entry[0] == EXIT:
+                self.exit(*entry[1:])
+            elif entry[0] == STEP:
+                self.phases.optimizing += 1
+            elif entry[0] == STEPPED:
+                self.stepped(*entry[1:])
+            elif entry[0] == REBIND:
+                for tensor, _ in entry[1]:
+                    self.memory.forget(tensor)
+        self.memory.position = len(self.log.entries)
+        self.end_step()
+        for _, name, tensor in self.log.named_later:
+            if id(tensor) not in self.names and is_plain(
+                tensor
+            ):  # a lazy module has made its parameters on the way
+                facts.parameters.append((0, name, self.memory.first(tensor)))
+        facts.leaf_grads = list(self.leaf_grads.values())
+        facts.activation_grads = self.ties.gradients(facts.calls, facts.makers)
+        facts.values = self.memory.values
+        facts.lives = {key: story.life for key, story in self.memory.stories.items()}
+        self.settle()
+        return facts
+
+    # Calls -------------------------------------------------------------------------------------------------------
+
+    def call(
+        self, op: Any, args: Any, kwargs: Any, result: Any, undos: Any, aliases: Any,
+        sequence: int, node: Any, caller: Any, code: Any, instruction: int,
+    ) -> None:  # fmt: skip
+        schema = getattr(op, "_schema", None)
+        if schema is not None and schema.name.startswith("profiler::"):
+            return  # a label for the profiler, not a number
+        sequence -= 1  # autograd tells the next node's number
+        memory, phases, ties = self.memory, self.phases, self.ties
+        new_args = tuple([self.argument(item) for item in args])
+        new_kwargs = {name: self.argument(item) for name, item in kwargs.items()} if kwargs else {}
+        reads = [value for item in (*new_args, *new_kwargs.values()) for value in values_in(item)]
+        fresh = ties.fresh(sequence)
+        phase = phases.of_call(caller, node, bool(self.open), fresh, reads)
+        if phases.begins_step(phase, fresh):
+            self.next_step()
+        updates = any(memory.story(item[2]).life in self.grad_lives for item in undos or ())
+        written: dict[int, tuple[Value, str, int | None]] = {}
+        for name, place, tensor, content in undos or ():
+            written[id(tensor)] = (memory.write(tensor, content), name, place)
+        outputs: list[Value] = []
+        slots: list[Slot] = []
+        for slot, tensor in _results(result, schema):
+            known = written.pop(id(tensor), None)
+            outputs.append(memory.made(tensor) if known is None else known[0])
+            slots.append(slot)
+        for value, name, place in written.values():
+            outputs.append(value)
+            slots.append((name, place))
+        name = _name_of(op)
+        identity = len(self.facts.calls)
+        tie = ties.of_call(
+            identity, name, sequence, node, any(again for _, again in self.open), reads, result
+        )
+        if phases.is_seed and reads and (made := self.facts.makers.get(reads[0].id)):
+            tie = made[0].id if made[0].phase != "backward" else made[0].forward_call
+        if self.open:
+            scope, visit = self.open[-1][0].path, self.open[-1][0].number
+        elif tie is not None:
+            scope, visit = self.facts.calls[tie].scope, self.facts.calls[tie].visit
+        else:
+            scope, visit = "", 0
+        call = self.add(op, name, new_args, new_kwargs, outputs, slots, phase, scope, visit,
+                        place_of(code, instruction), tie)  # fmt: skip
+        phases.after_call(call, reads, updates)
+        if phases.is_seed and name == "ones_like" and reads and outputs:
+            self.facts.seeds.append((phases.step, reads[0], outputs[0]))
+        if ties.accumulates is not None and outputs:
+            self.accumulated(ties.accumulates, outputs[0])
+
+    def add(
+        self, op: Any, name: str, args: Any, kwargs: Any, outputs: list[Value], slots: list[Slot],
+        phase: Any, scope: str, visit: int, source: str | None, tie: int | None,
+    ) -> Call:  # fmt: skip
+        call = Call(
+            id=len(self.facts.calls),
+            op=op,
+            name=name,
+            args=args,
+            kwargs=kwargs,
+            outputs=tuple(outputs),
+            slots=tuple(slots),
+            phase=phase,
+            scope=scope,
+            visit=visit,
+            source=source,
+            forward_call=tie,
+            step=self.phases.step,
+        )
+        self.facts.calls.append(call)
+        for number, value in enumerate(outputs):
+            self.facts.makers[value.id] = (call, number)
+        return call
+
+    def reread(self, old: Value | None, new: Value, value: Value) -> None:
+        """The call that nobody makes: a tensor has other numbers because another view of its memory was written."""
+        place, written = value.geometry, new.geometry
+        made = self.facts.makers.get(new.id)
+        phase = made[0].phase if made else "forward"
+        scope, visit = (self.open[-1][0].path, self.open[-1][0].number) if self.open else ("", 0)
+        args = (
+            old, new, list(place.shape), list(place.stride), place.offset,
+            list(written.shape), list(written.stride), written.offset,
+        )  # fmt: skip
+        self.add(REREAD, "reread", args, {}, [value], [(0, None)], phase, scope, visit, None, None)
+
+    def argument(self, item: Any) -> Any:
+        if isinstance(item, torch.Tensor):
+            return self.memory.read(item)
+        if isinstance(item, list):
+            return [self.argument(part) for part in item]
+        if isinstance(item, tuple):
+            return tuple([self.argument(part) for part in item])
+        if isinstance(item, dict):
+            return {key: self.argument(part) for key, part in item.items()}
+        return item
+
+    def accumulated(self, variable: torch.Tensor, gradient: Value) -> None:
+        """The last call so far that has written a leaf's gradient."""
+        leaf = self.memory.read(variable)
+        self.phases.grads.add(gradient.id)
+        self.grad_lives.add(leaf._life)
+        self.leaf_grads[(self.phases.step, leaf.id)] = (
+            self.phases.step, self.names.get(id(variable)), leaf, gradient,
+        )  # fmt: skip
+
+    # Modules -----------------------------------------------------------------------------------------------------
+
+    def enter(self, path: str, args: Any, kwargs: Any) -> None:
+        if self.phases.updated and not self.open:
+            self.next_step()
+        origin: Origin = "constant" if path else "input"
+        inputs: list[tuple[str | int, Value]] = [
+            (number, self.memory.read(tensor, origin)) for number, tensor in enumerate(_tensors(args))
+        ]
+        for key, item in kwargs.items():
+            for number, tensor in enumerate(_tensors(item)):
+                inputs.append((f"{key}_{number}" if number else key, self.memory.read(tensor, origin)))
+        number = self.visits.get((path, self.phases.step), 0)
+        self.visits[(path, self.phases.step)] = number + 1
+        visit = Visit(path, number, self.phases.step, inputs)
+        self.open.append((visit, self.ties.running))
+
+    def exit(self, path: str, result: Any, returned: bool) -> None:
+        visit, _ = self.open.pop()
+        if returned:
+            visit.outputs = [(key, self.memory.read(tensor)) for key, tensor in _keyed_tensors(result)]
+        self.facts.visits.append(visit)
+        if not self.open:
+            self.phases.modelled = True
+
+    # Steps -------------------------------------------------------------------------------------------------------
+
+    def next_step(self) -> None:
+        self.end_step()
+        self.phases.next_step()
+        self.begin_step()
+
+    def begin_step(self) -> None:
+        self.at_begin = []
+        for origin, name, tensor in self.log.named:
+            value = self.memory.read(tensor, origin)  # type: ignore[arg-type]
+            self.facts.parameters.append((self.phases.step, name, value))
+            self.at_begin.append((name, tensor, value))
+
+    def end_step(self) -> None:
+        for name, tensor, value in self.at_begin:
+            now = self.memory.read(tensor)
+            if now is not value:
+                self.facts.parameters_after.append((self.phases.step, name, now))
+
+    def stepped(self, optimizer: Any, states: Any) -> None:
+        """Names what the optimizer keeps for each parameter: as the step found it, and as it leaves it."""
+        self.phases.optimizing -= 1
+        self.phases.updated = True
+        for parameter, name, tensor in states:
+            owner = self.names.get(id(parameter))
+            if owner is not None and is_plain(tensor):
+                self.state_tensors[id(tensor)] = (f"{owner}.{name}", tensor)
+        for name, tensor in self.state_tensors.values():
+            last = self.memory.read(tensor)
+            self.facts.states.append(
+                (self.phases.step, name, self.state_last.get(name) or self.memory.first(tensor))
+            )
+            self.facts.states_after.append((self.phases.step, name, last))
+            self.state_last[name] = last
+
+    # The end -----------------------------------------------------------------------------------------------------
+
+    def settle(self) -> None:
+        """Hands the copies and version counters that were taken as the recording ended to the storages."""
+        for tensor, copy in self.log.kept:
+            story = self.memory.stories.get(tensor.untyped_storage()._cdata)
+            if story is not None:
+                story.life.undos.append(Undo(geometry_of(tensor), copy))
+        for tensor, version in self.log.versions:
+            if not is_plain(tensor):
+                continue
+            story = self.memory.stories.get(tensor.untyped_storage()._cdata)
+            if story is not None and story.life.watch is None:
+                story.life.watch, story.life.watched = tensor.detach(), version
+
+
+def _name_of(op: Any) -> str:
+    schema = getattr(op, "_schema", None)
+    name = schema.name.split("::")[-1] if schema is not None else str(getattr(op, "__name__", op))
+    return name.lstrip("_")
+
+
+def _results(result: Any, schema: Any) -> Iterator[tuple[Slot, torch.Tensor]]:
+    if isinstance(result, torch.Tensor):
+        yield (0, None), result
+    elif isinstance(result, (tuple, list)):
+        one_list = schema is not None and len(schema.returns) == 1
+        for number, item in enumerate(result):
+            if isinstance(item, torch.Tensor):
+                yield ((0, number) if one_list else (number, None)), item
+            elif isinstance(item, (tuple, list)):
+                for place, part in enumerate(item):
+                    if isinstance(part, torch.Tensor):
+                        yield (number, place), part
+
+
+def _tensors(item: Any) -> Iterator[torch.Tensor]:
+    for _, tensor in _keyed_tensors(item):
+        yield tensor
+
+
+def _keyed_tensors(item: Any) -> Iterator[tuple[str | int, torch.Tensor]]:
+    """The tensors in what a module was given or returned, by position, and by key where they have one."""
+    if isinstance(item, torch.Tensor):
+        yield 0, item
+    elif isinstance(item, dict):
+        for key, part in item.items():
+            for number, (_, tensor) in enumerate(_keyed_tensors(part)):
+                yield (f"{key}_{number}" if number else str(key)), tensor
+    elif isinstance(item, (tuple, list)):
+        names = getattr(item, "_fields", None)
+        position = 0
+        for place, part in enumerate(item):
+            for _, tensor in _keyed_tensors(part):
+                yield (names[place] if names else position), tensor
+                position += 1
+    elif is_dataclass(item) and not isinstance(item, type):
+        yield from _keyed_tensors({entry.name: getattr(item, entry.name) for entry in fields(item)})

@@ -1,0 +1,63 @@
+"""What is written down while a run goes on: as little as can be, and nothing computed that can wait.
+
+The log is one list of plain tuples, in the order of the run. A call is
+
+    (op, args, kwargs, result, undos, aliases, sequence, node, caller, code, instruction)
+
+    undos       (argument name, position, tensor, copy of what it held, or None) for each tensor it wrote
+    aliases     (tensor, alias with the geometry it had before) for each tensor object whose geometry it changed
+    sequence    the number that autograd will give to its next node: a call that made a node has the one before
+    node        the autograd node that was running, None outside of a backward pass
+    caller      the code that made the call; code, instruction: the nearest place outside of PyTorch
+
+and the rest are marks, told apart by the string that comes first.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+__all__ = ["ENTER", "EXIT", "REBIND", "STEP", "STEPPED", "Log", "is_plain"]
+
+ENTER = "enter"  # (ENTER, module path, args, kwargs)
+EXIT = "exit"  # (EXIT, module path, result, whether it returned)
+STEP = "step"  # (STEP, optimizer)
+STEPPED = "stepped"  # (STEPPED, optimizer, [(parameter, state name, state tensor), …])
+REBIND = (
+    "rebind"  # (REBIND, [(parameter, alias of what it was before), …]): somebody assigned to `parameter.data`
+)
+
+
+@dataclass(slots=True, eq=False)
+class Log:
+    """Everything that was written down in one recording."""
+
+    entries: list[tuple[Any, ...]] = field(default_factory=list)
+    named: list[tuple[str, str, torch.Tensor]] = field(
+        default_factory=list
+    )  # origin, name, tensor, at the start
+    named_later: list[tuple[str, str, torch.Tensor]] = field(default_factory=list)  # and at the end
+    sequence: int = -1  # number of the newest autograd node when the recording began
+    kept: list[tuple[torch.Tensor, torch.Tensor]] = field(
+        default_factory=list
+    )  # tensor, its copy made at the end
+    versions: list[tuple[torch.Tensor, int]] = field(
+        default_factory=list
+    )  # tensor, its version counter at the end
+    has_model: bool = False
+
+
+_PLAIN = {torch.Tensor, torch.nn.Parameter, torch.nn.Buffer}
+
+
+def is_plain(tensor: torch.Tensor) -> bool:
+    """Whether a tensor's numbers lie in a storage of its own kind (no subclass, not sparse, not a wrapper)."""
+    return (
+        type(tensor) in _PLAIN
+        and tensor.layout is torch.strided
+        and not tensor.is_nested
+        and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+    )

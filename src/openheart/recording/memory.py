@@ -1,0 +1,195 @@
+"""Which value a tensor object holds at each moment of the run.
+
+A tensor object is not a value: autograd hands saved tensors back as new objects on the same storage, views share one,
+and an in-place call changes the numbers under all of them. So a value is known by its storage, its geometry in it, and
+how many writes the storage has seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+
+from openheart.recording.log import REBIND, Log, is_plain
+from openheart.recording.storages import Geometry, Life, Undo, geometry_of
+from openheart.recording.values import Origin, Value
+
+__all__ = ["Memory", "Story"]
+
+
+class Known(NamedTuple):
+    """A value, and the last version of its storage for which it holds."""
+
+    value: Value
+    through: int
+
+
+class Story:
+    """One storage as the walk goes along: its version so far, who wrote it, what is known of each geometry."""
+
+    __slots__ = ("first", "known", "life", "made", "version", "writes")
+
+    def __init__(self, life: Life, made: bool) -> None:
+        self.life = life
+        self.made = made  # by a recorded call; otherwise it was there before
+        self.version = 0
+        self.writes: list[Value] = []  # writes[v] is the value whose write ended version v
+        self.known: dict[Geometry, Known] = {}
+        self.first: dict[Geometry, Value] = {}
+
+
+class Memory:
+    """The values of a run, found by tensor object while the log is walked; `position` is where the walk stands."""
+
+    def __init__(self, log: Log, reread: Callable[[Value | None, Value, Value], None]) -> None:
+        self.values: list[Value] = []
+        self.stories: dict[int, Story] = {}
+        self.position = 0
+        self._reread = reread
+        self._objects: dict[int, tuple[Value, Story, int]] = {}
+        self._odd: dict[int, Story] = {}  # tensors without a storage of their own, by object
+        self._before: dict[int, list[tuple[int, torch.Tensor]]] = {}
+        for position, entry in enumerate(log.entries):
+            changed = entry[5] if len(entry) > 5 else entry[1] if entry[0] == REBIND else None
+            for tensor, alias in changed or ():
+                if alias is not None:
+                    self._before.setdefault(id(tensor), []).append((position, alias))
+
+    def read(self, tensor: torch.Tensor, origin: Origin = "constant") -> Value:
+        """The value that `tensor` holds now; `origin` is what it is if it was never met before."""
+        met = self._objects.get(id(tensor))
+        if met is not None and met[1].version == met[2]:
+            return met[0]
+        place, geometry, story = self._find(tensor)
+        value = self._current(place, geometry, story, origin)
+        self._objects[id(tensor)] = (value, story, story.version)
+        return value
+
+    def first(self, tensor: torch.Tensor) -> Value:
+        """The first value that was ever known with this tensor's geometry."""
+        value = self.read(tensor)
+        _, geometry, story = self._find(tensor)
+        return story.first.get(geometry, value)
+
+    def story(self, tensor: torch.Tensor) -> Story:
+        return self._find(tensor)[2]
+
+    def made(self, tensor: torch.Tensor) -> Value:
+        """A new value: what a call has just returned, in memory of its own or as a view."""
+        place, geometry, story = self._find(tensor, made=True, after=True)
+        value = self._new(place, geometry, story, "call")
+        known = story.known.get(geometry)
+        if known is None or known.through < story.version:
+            story.known[geometry] = Known(value, story.version)
+        self._objects[id(tensor)] = (value, story, story.version)
+        return value
+
+    def write(self, tensor: torch.Tensor, content: torch.Tensor | None) -> Value:
+        """A new value: what a call has just written to `tensor`; `content` is what was there before."""
+        place, old, _ = self._find(tensor)
+        place, geometry, story = self._find(tensor, after=True)
+        story.life.undos.append(Undo(old if content is not None else geometry, content))
+        story.version += 1
+        value = self._new(place, geometry, story, "call")
+        story.writes.append(value)
+        story.known[geometry] = Known(value, story.version)
+        self._objects[id(tensor)] = (value, story, story.version)
+        return value
+
+    def forget(self, tensor: torch.Tensor) -> None:
+        """The object was given other memory: it is no longer what it was."""
+        self._objects.pop(id(tensor), None)
+
+    # -------------------------------------------------------------------------------------------------------------
+
+    def _find(
+        self, tensor: torch.Tensor, made: bool = False, after: bool = False
+    ) -> tuple[torch.Tensor, Geometry, Story]:
+        """The tensor as it was at this moment, its geometry, and its storage's story."""
+        for position, alias in self._before.get(id(tensor), ()):
+            if position > self.position or (position == self.position and not after):
+                tensor = alias
+                break
+        if not is_plain(tensor):
+            story = self._odd.get(id(tensor))
+            if story is None:
+                story = self._odd[id(tensor)] = Story(Life(), made)
+            return tensor, _odd_geometry(tensor), story
+        key = tensor.untyped_storage()._cdata
+        story = self.stories.get(key)
+        if story is None:
+            story = self.stories[key] = Story(Life(), made)
+        return tensor, geometry_of(tensor), story
+
+    def _new(
+        self,
+        tensor: torch.Tensor,
+        geometry: Geometry,
+        story: Story,
+        origin: Origin,
+        version: int | None = None,
+    ) -> Value:
+        value = Value(
+            id=len(self.values),
+            shape=geometry.shape,
+            dtype=geometry.dtype,
+            version=story.version if version is None else version,
+            origin=origin,
+            geometry=geometry,
+            _life=story.life,
+            _tensor=_detached(tensor),
+        )
+        self.values.append(value)
+        story.first.setdefault(geometry, value)
+        return value
+
+    def _current(self, tensor: torch.Tensor, geometry: Geometry, story: Story, origin: Origin) -> Value:
+        known = story.known.get(geometry)
+        if known is None:
+            known = self._unknown(tensor, geometry, story, origin)
+        value, through = known
+        while through < story.version:
+            written = story.writes[through]
+            through += 1
+            if _meet(written.geometry, geometry):
+                old, value = value, self._new(tensor, geometry, story, "call", through)
+                self._reread(old, written, value)
+        story.known[geometry] = Known(value, story.version)
+        return value
+
+    def _unknown(self, tensor: torch.Tensor, geometry: Geometry, story: Story, origin: Origin) -> Known:
+        """A geometry that no recorded call made: a leaf, or a view that was made out of our sight."""
+        if not story.made:
+            return Known(self._new(tensor, geometry, story, origin, 0), 0)
+        low, high = geometry.span()
+        for value, through in story.known.values():
+            start, stop = value.geometry.span()
+            if through == story.version and start <= low and high <= stop:
+                seen = self._new(tensor, geometry, story, "call")
+                self._reread(None, value, seen)
+                return Known(seen, story.version)
+        return Known(self._new(tensor, geometry, story, origin), story.version)
+
+
+def _odd_geometry(tensor: torch.Tensor) -> Geometry:
+    try:
+        shape = tuple(int(size) for size in tensor.shape)
+    except (RuntimeError, TypeError):  # a nested tensor has no shape
+        shape = ()
+    return Geometry(tensor.dtype, shape, (0,) * len(shape), 0)
+
+
+def _detached(tensor: Any) -> torch.Tensor:
+    """The same numbers without the graph that made them, so that a recording does not keep the graph alive."""
+    try:
+        return tensor.detach()  # type: ignore[no-any-return]
+    except (RuntimeError, NotImplementedError, TypeError):
+        return tensor  # type: ignore[no-any-return]
+
+
+def _meet(one: Geometry, other: Geometry) -> bool:
+    low, high = one.span()
+    start, stop = other.span()
+    return low < stop and start < high

@@ -1,0 +1,163 @@
+"""What each value is called.
+
+Many names lead to a value (`0.weight`, a tied `head.weight`, `@1 0.weight`), and one of them is its canonical name:
+the first that is given here, in this order: leaves, the loss, what modules return, gradients and updates of
+parameters, functional calls, gradients of activations.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from openheart.recording.build import Facts
+from openheart.recording.values import Call, Value
+
+__all__ = ["Names", "name_values"]
+
+
+@dataclass(slots=True, eq=False)
+class Names:
+    """Every name, and the canonical one of each value (by its id)."""
+
+    values: dict[str, Value] = field(default_factory=dict)
+    canonical: dict[int, str] = field(default_factory=dict)
+
+    def give(self, step: int, name: str, value: Value, *, alias: bool = False) -> None:
+        """Names a value; a name that is taken stays with its first owner."""
+        if step:
+            name = f"@{step} {name}"
+        if self.values.setdefault(name, value) is value and not alias:
+            self.canonical.setdefault(value.id, name)
+
+
+def name_values(facts: Facts) -> Names:
+    """Names every value of a run."""
+    names = Names()
+    for step, name, value in facts.parameters:
+        names.give(step, name, value, alias=step > 0)
+    _inputs(facts, names)
+    _losses(facts, names)
+    _module_outputs(facts, names)
+    _updates(facts, names)
+    _leaves(facts, names)
+    for step, name, leaf, gradient in facts.leaf_grads:
+        names.give(step, f"{name or _without_step(names.canonical[leaf.id])}.grad", gradient)
+    functional = _functional(facts)
+    _give_functional(names, functional, backward=False)
+    by_value: dict[int, list[Value]] = {}
+    for value, gradient in facts.activation_grads:
+        by_value.setdefault(value.id, []).append(gradient)
+    for name, value in list(names.values.items()):
+        for gradient in by_value.get(value.id, ()):
+            canonical = names.canonical.get(value.id) == name
+            names.give(0, f"{name}.grad", gradient, alias=not canonical)
+    _give_functional(names, functional, backward=True)
+    return names
+
+
+def _without_step(name: str) -> str:
+    return name.split(" ", 1)[1] if name.startswith("@") else name
+
+
+def _module(path: str, number: int) -> str:
+    return f"{path}:{number + 1}" if number else path
+
+
+def _inputs(facts: Facts, names: Names) -> None:
+    for visit in facts.visits:
+        if visit.path == "" and visit.number == 0:
+            for key, value in visit.inputs:
+                name = key if isinstance(key, str) else f"input_{key}" if key else "input"
+                names.give(visit.step, name, value)
+                if key == 0:
+                    continue
+                names.give(visit.step, f"input.{key}", value, alias=True)
+
+
+def _losses(facts: Facts, names: Names) -> None:
+    given: dict[int, int] = {}
+    for step, loss, seed in facts.seeds:
+        number = given.get(step, 0)
+        given[step] = number + 1
+        name = f"loss_{number}" if number else "loss"
+        names.give(step, name, loss)
+        names.give(step, f"{name}.grad", seed)
+    last: dict[int, Value] = {}
+    for call in facts.calls:
+        if call.phase == "loss" and len(call.outputs) == 1:
+            value = call.outputs[0]
+            if value.shape == () and value.dtype.is_floating_point:
+                last[call.step] = value
+    for step, value in last.items():
+        if step not in given:  # no backward pass: the loss is the last number that was made from the output
+            names.give(step, "loss", value)
+
+
+def _module_outputs(facts: Facts, names: Names) -> None:
+    for visit in facts.visits:
+        where = _module(visit.path, visit.number)
+        for side, pairs in (("out", visit.outputs), ("in", visit.inputs)):
+            for position, (key, value) in enumerate(pairs):
+                alias = side == "in" or value.origin != "call"
+                names.give(
+                    visit.step,
+                    f"{where}.{side}_{position}" if position else f"{where}.{side}",
+                    value,
+                    alias=alias,
+                )
+                if isinstance(key, str):
+                    names.give(visit.step, f"{where}.{side}.{key}", value, alias=True)
+    for visit in reversed(facts.visits):  # the last call of the model in each step owns the short name
+        if visit.path == "":
+            for position, (key, value) in enumerate(visit.outputs):
+                names.give(visit.step, f"output_{position}" if position else "output", value, alias=True)
+                if isinstance(key, str):
+                    names.give(visit.step, f"output.{key}", value, alias=True)
+
+
+def _updates(facts: Facts, names: Names) -> None:
+    for step, name, value in facts.parameters_after:
+        names.give(step, f"{name}.after", value)
+    seen: set[str] = set()
+    for (step, name, value), (_, _, after) in zip(facts.states, facts.states_after, strict=True):
+        names.give(step, name, value, alias=name in seen)  # what a step finds is what the one before it left
+        names.give(step, f"{name}.after", after)
+        seen.add(name)
+
+
+def _leaves(facts: Facts, names: Names) -> None:
+    number = 0
+    for value in facts.values:
+        if value.id not in names.canonical and value.id not in facts.makers:
+            names.give(0, f"constant_{number}", value)
+            number += 1
+
+
+def _functional(facts: Facts) -> list[tuple[Call, str, Value]]:
+    """(call, name without step, value) for each output of each call: `scope/softmax_1.out`."""
+    given: dict[tuple[int, str, str], int] = {}
+    named = []
+    for call in facts.calls:
+        where = _where(call)
+        key = (call.step, where, call.name)
+        number = given.get(key, 0)
+        given[key] = number + 1
+        stem = f"{where}/{call.name}_{number}" if number else f"{where}/{call.name}"
+        for position, value in enumerate(call.outputs):
+            named.append((call, f"{stem}.out_{position}" if position else f"{stem}.out", value))
+    return named
+
+
+def _where(call: Call) -> str:
+    if call.phase == "loss" or call.phase == "optimizer":
+        return call.phase
+    scope = _module(call.scope, call.visit)
+    if call.phase == "backward":
+        return f"{scope}/backward" if scope else "backward"
+    return scope
+
+
+def _give_functional(names: Names, named: list[tuple[Call, str, Value]], backward: bool) -> None:
+    for call, name, value in named:
+        if (call.phase == "backward") is backward:
+            names.give(call.step, name, value)

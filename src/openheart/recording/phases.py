@@ -1,0 +1,64 @@
+"""What the run was doing at each call: forward, loss, backward or the optimizer's step, and in which training step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from openheart.recording.values import Call, Phase, Value
+
+__all__ = ["Phases"]
+
+_MAKE_GRADS = torch.autograd._make_grads.__code__  # type: ignore[attr-defined]
+
+
+class Phases:
+    """Where the walk through the run stands.
+
+    A training step ends with the optimizer's step (or with a write by hand to a tensor that has a gradient), and the
+    next one begins with the next call of the model, of autograd, or that autograd follows: reading `loss.item()`
+    after the step still belongs to it.
+    """
+
+    def __init__(self, has_model: bool) -> None:
+        self.has_model = has_model
+        self.step = 0
+        self.optimizing = 0  # how many optimizers' steps are running
+        self.updated = False  # the parameters of this step have been updated
+        self.modelled = False  # the model has run in this step
+        self.is_seed = False  # the last call made the gradient that a backward pass starts with
+        self.grads: set[int] = set()  # ids of values that are gradients of leaves, or made from them by hand
+
+    def of_call(self, caller: Any, node: Any, inside: bool, fresh: bool, reads: list[Value]) -> Phase:
+        """The phase of a call; `fresh`: autograd follows it, `inside`: a module of the model is running."""
+        self.is_seed = caller is _MAKE_GRADS
+        if node is not None or self.is_seed:
+            return "backward"
+        if inside:
+            return "forward"
+        if self.optimizing and not fresh:
+            return "optimizer"
+        if caller is not None and caller.co_name == "zero_grad":
+            return "optimizer"
+        if not fresh and any(value.id in self.grads for value in reads):
+            return "optimizer"
+        return "loss" if self.has_model and self.modelled else "forward"
+
+    def begins_step(self, phase: Phase, fresh: bool) -> bool:
+        """Whether this call is the first of a new training step."""
+        return self.updated and phase != "optimizer" and (fresh or phase == "backward")
+
+    def next_step(self) -> None:
+        self.step += 1
+        self.updated = self.modelled = False
+        self.grads.clear()
+
+    def after_call(self, call: Call, reads: list[Value], updates: bool) -> None:
+        """Follows what is made from gradients by hand; `updates`: the call wrote to a tensor that has a gradient."""
+        if call.phase != "optimizer" or self.optimizing:
+            return
+        if updates:
+            self.updated = True
+        elif any(value.id in self.grads for value in reads):
+            self.grads.update(value.id for value in call.outputs)

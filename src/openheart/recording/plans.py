@@ -1,0 +1,144 @@
+"""What an operator does to memory, found once per operator: which arguments it writes, and whether it only looks.
+
+The schema's alias information says what is written. Two things it does not say are in tables here: a few kernels
+write to arguments that their schema does not declare, and some operators give memory that nobody has written yet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+__all__ = ["PLANS", "Plan", "plan_of", "written_tensors"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Plan:
+    """What one operator does to memory.
+
+    Attributes:
+        op: the operator; keeps it alive, since `PLANS` knows it by its id.
+        writes: position, name of each argument whose numbers it writes.
+        reshapes: it changes the geometry of the tensor objects it is given (`transpose_`, an `out=` that is resized).
+        only_reshapes: and writes no number.
+        blank: what it returns is memory that nobody has written yet.
+        overwrites: it writes every element of what it writes without reading it.
+        trains: position of the argument that must be true for the undeclared writes to happen.
+    """
+
+    op: Any
+    writes: tuple[tuple[int, str], ...]
+    reshapes: bool
+    only_reshapes: bool
+    blank: bool
+    overwrites: bool
+    trains: int | None
+
+
+# id of an operator → its Plan, or None for the great majority, which only read.
+PLANS: dict[int, Plan | None] = {}
+_ALIVE: list[Any] = []
+
+_BLANK = {
+    "aten::empty",
+    "aten::empty_like",
+    "aten::empty_strided",
+    "aten::empty_permuted",
+    "aten::new_empty",
+    "aten::new_empty_strided",
+    "aten::_empty_affine_quantized",
+    "aten::_empty_per_channel_affine_quantized",
+}
+
+_OVERWRITES = {
+    "aten::copy_",
+    "aten::fill_",
+    "aten::zero_",
+    "aten::normal_",
+    "aten::uniform_",
+    "aten::bernoulli_",
+    "aten::random_",
+    "aten::exponential_",
+    "aten::geometric_",
+    "aten::log_normal_",
+    "aten::cauchy_",
+    "aten::_foreach_zero_",
+    "aten::_foreach_copy_",
+}
+
+# Kernels that write to arguments their schema does not mark: the running statistics of batch norm.
+_UNDECLARED: dict[str, tuple[tuple[str, ...], str | None]] = {
+    "aten::native_batch_norm": (("running_mean", "running_var"), "training"),
+    "aten::cudnn_batch_norm": (("running_mean", "running_var"), "training"),
+    "aten::miopen_batch_norm": (("running_mean", "running_var"), "training"),
+    "aten::batch_norm_update_stats": (("running_mean", "running_var"), None),
+    "aten::batch_norm_gather_stats": (("running_mean", "running_var"), None),
+    "aten::batch_norm_gather_stats_with_counts": (("running_mean", "running_var"), None),
+}
+
+
+def plan_of(op: Any) -> Plan | None:
+    """Finds and remembers what `op` does to memory; None if it only reads and returns fresh tensors or views."""
+    plan = _plan(op)
+    _ALIVE.append(op)
+    PLANS[id(op)] = plan
+    return plan
+
+
+def _plan(op: Any) -> Plan | None:
+    schema = getattr(op, "_schema", None)
+    if schema is None:
+        return None
+    name = schema.name
+    positions = {argument.name: position for position, argument in enumerate(schema.arguments)}
+    writes = [
+        (positions[argument.name], argument.name)
+        for argument in schema.arguments
+        if argument.alias_info is not None and argument.alias_info.is_write
+    ]
+    trains = None
+    if name in _UNDECLARED:
+        names, condition = _UNDECLARED[name]
+        writes += [
+            (positions[argument], argument)
+            for argument in names
+            if (positions[argument], argument) not in writes
+        ]
+        trains = positions[condition] if condition else None
+    only_reshapes = torch.Tag.inplace_view in getattr(op, "tags", ())
+    to_out = any(argument.kwarg_only and argument.is_out for argument in schema.arguments)
+    blank = name in _BLANK and not to_out
+    if not writes and not blank:
+        return None
+    return Plan(
+        op=op,
+        writes=() if only_reshapes else tuple(writes),
+        reshapes=only_reshapes or to_out,
+        only_reshapes=only_reshapes,
+        blank=blank,
+        overwrites=name in _OVERWRITES or to_out,
+        trains=trains,
+    )
+
+
+def written_tensors(
+    plan: Plan, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Iterator[tuple[str, int | None, torch.Tensor]]:
+    """The tensors that this call writes: argument name, position in the list if it is one, tensor."""
+    if plan.trains is not None and not (
+        args[plan.trains] if plan.trains < len(args) else kwargs.get("training")
+    ):
+        return
+    for position, name in plan.writes:
+        if name == "grads" and kwargs.get("grad_scale") is None:
+            continue  # fused optimizers write the gradients back only when they unscale them
+        argument = args[position] if position < len(args) else kwargs.get(name)
+        if isinstance(argument, torch.Tensor):
+            yield name, None, argument
+        elif isinstance(argument, (list, tuple)):
+            for place, item in enumerate(argument):
+                if isinstance(item, torch.Tensor):
+                    yield name, place, item

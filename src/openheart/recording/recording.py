@@ -1,0 +1,161 @@
+"""A recording: every call of a run, every value, and what each is called."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from openheart.errors import OpenheartError
+from openheart.recording import addresses
+from openheart.recording.afterwards import watch_over
+from openheart.recording.build import Facts, build
+from openheart.recording.log import Log
+from openheart.recording.names import Names, name_values
+from openheart.recording.storages import Life
+from openheart.recording.values import Call, Element, Value, values_in
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+__all__ = ["Recording"]
+
+
+class Recording:
+    """What ran: `calls`, in order, and the `values` they read and made.
+
+    Attributes:
+        model: the network that was recorded; None for plain tensor code, and after loading from a file.
+        output: what the model returned (the last time it was called).
+        keep: what the recording keeps, as given to `record`.
+
+    >>> import torch, openheart as oh
+    >>> rec = oh.record(torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU()), torch.ones(1, 2))
+    >>> [call.name for call in rec.calls]
+    ['t', 'addmm', 'relu']
+    >>> rec.address(rec.element("1.out[0,-1]"))
+    '1.out[0,2]'
+    """
+
+    def __init__(self, model: torch.nn.Module | None = None, keep: str = "all") -> None:
+        self.model = model
+        self.keep = keep
+        self.output: Any = None
+        self._log: Log | None = None
+        self._facts: Facts | None = None
+        self._names: Names | None = None
+        self._users: dict[int, list[Call]] | None = None
+        self._spared: set[int] = set()  # optimizers that are known to have copied what they overwrite
+
+    def _finish_later(self, log: Log, output: Any) -> None:
+        """Takes the log of a run that has ended; it is read when something is first asked for."""
+        self._log = log
+        self.output = output
+        watch_over(self)
+
+    def _read(self) -> Facts:
+        if self._facts is None:
+            if self._log is None:
+                raise OpenheartError(
+                    "this recording is still running: read it after the `with` block has ended"
+                )
+            with torch.no_grad(), torch._C._DisableTorchDispatch():
+                self._facts = build(self._log)
+            self._log = None
+        return self._facts
+
+    @property
+    def _lives(self) -> dict[int, Life]:
+        return self._read().lives
+
+    @property
+    def _named(self) -> Names:
+        if self._names is None:
+            self._names = name_values(self._read())
+        return self._names
+
+    @property
+    def calls(self) -> list[Call]:
+        """Every operator call, in the order of the run."""
+        return self._read().calls
+
+    @property
+    def values(self) -> list[Value]:
+        """Every value, in the order in which the run met them."""
+        return self._read().values
+
+    def maker(self, value: Value) -> tuple[Call, int] | None:
+        """The call that made a value and which of its outputs it is; None for a leaf."""
+        return self._read().makers.get(value.id)
+
+    def users(self, value: Value) -> list[Call]:
+        """The calls that read a value, in order."""
+        if self._users is None:
+            self._users = {}
+            for call in self.calls:
+                read = {item.id for item in values_in((call.args, call.kwargs))}
+                for identity in read:
+                    self._users.setdefault(identity, []).append(call)
+        return self._users.get(value.id, [])
+
+    def name(self, value: Value) -> str:
+        """The canonical name of a value, without an index: `0.weight.grad`."""
+        return self._named.canonical[value.id]
+
+    def value(self, address: str) -> Value:
+        """The value with this name.
+
+        Raises:
+            AddressError: nothing has this name; `.suggestion` is the nearest.
+        """
+        return addresses.find_value(self._named, address)
+
+    def element(self, address: str) -> Element:
+        """The scalar at this address, `0.out[0,2]`; negative indices count from the end.
+
+        Raises:
+            AddressError: nothing has this name, or the index does not fit; `.suggestion` is the nearest.
+        """
+        return addresses.find_element(self._named, address)
+
+    def address(self, element: Element) -> str:
+        """The canonical address of a scalar: `0.out[0,2]`."""
+        return addresses.address_of(self._named, element)
+
+    def addresses(self) -> list[str]:
+        """The canonical name of every value, in the order in which the run met them."""
+        canonical = self._named.canonical
+        return [canonical[value.id] for value in self.values if value.id in canonical]
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Writes the recording to one file, which `openheart.load` reads; atomically.
+
+        Raises:
+            RecordingFileError: it cannot be written.
+        """
+        from openheart.recording.saving import save
+
+        save(self, path)
+
+    def explain(self, address: str | Element, depth: int = 1, **options: Any) -> Any:
+        """How the number at this address was made: see `openheart.explain`."""
+        from openheart.explain import explain
+
+        return explain(self, address, depth=depth, **options)
+
+    def verify(self, sample: int | None = None, **options: Any) -> Any:
+        """Checks every scalar of the run, or `sample` of each call: see `openheart.verify`."""
+        from openheart.verify import verify
+
+        return verify(self, sample=sample, **options)
+
+    def to_html(self, path: str | PathLike[str], **options: Any) -> Any:
+        """Writes a self-contained page of the run: see `openheart.page`."""
+        from openheart.page import to_html
+
+        return to_html(self, path, **options)
+
+    def __repr__(self) -> str:
+        if self._facts is None and self._log is None:
+            return "Recording(running)"
+        return f"Recording({len(self.calls)} calls, {len(self.values)} values)"

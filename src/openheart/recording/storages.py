@@ -1,0 +1,184 @@
+"""The life of one storage: what it holds now, and how to go back to what it held before.
+
+Values are held by reference. Only when a call is about to overwrite part of a storage is that part copied aside
+(an undo). What a value held at version v is what the storage holds now, with the undos v, v+1, … taken back.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+
+from openheart.errors import OpaqueError
+
+__all__ = ["Geometry", "Life", "Undo", "geometry_of"]
+
+
+class Geometry(NamedTuple):
+    """Where a tensor's elements lie in their storage; two tensors with one geometry are the same numbers."""
+
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+    offset: int
+    bits: int = 0  # 1: lazily conjugated, 2: lazily negated
+
+    def span(self) -> tuple[int, int]:
+        """First byte and one past the last byte that any element touches."""
+        if 0 in self.shape:
+            return (0, 0)
+        last = sum((size - 1) * step for size, step in zip(self.shape, self.stride, strict=True))
+        return self.offset * self.dtype.itemsize, (self.offset + last + 1) * self.dtype.itemsize
+
+
+def geometry_of(tensor: torch.Tensor) -> Geometry:
+    """The geometry of a strided tensor."""
+    bits = (1 if tensor.is_conj() else 0) | (2 if tensor.is_neg() else 0)
+    return Geometry(tensor.dtype, tuple(tensor.shape), tensor.stride(), tensor.storage_offset(), bits)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Undo:
+    """What a region of a storage held just before it was overwritten; `content` is None if that was not kept."""
+
+    geometry: Geometry
+    content: torch.Tensor | None
+
+
+class Life:
+    """One storage through the run; `undos[v]` takes it from version v + 1 back to version v."""
+
+    __slots__ = ("undos", "watch", "watched")
+
+    def __init__(self) -> None:
+        self.undos: list[Undo] = []
+        self.watch: torch.Tensor | None = None  # shares the storage's version counter
+        self.watched: int | None = None  # what that counter said when the recording ended
+
+    def keeps(self, geometry: Geometry, version: int, tensor: torch.Tensor | None) -> bool:
+        """Whether `read` would find the numbers."""
+        for undo in self.undos[version:]:
+            if _meet(undo.geometry, geometry):
+                if undo.content is None:
+                    return False
+                if undo.geometry == geometry or _holds(undo, geometry):
+                    return True
+        return tensor is not None and self.intact()
+
+    def fixed(self, geometry: Geometry, version: int) -> bool:
+        """Whether the numbers lie in an undo, where nobody can overwrite them any more."""
+        return any(_meet(undo.geometry, geometry) for undo in self.undos[version:])
+
+    def read(self, geometry: Geometry, version: int, tensor: torch.Tensor | None) -> torch.Tensor:
+        """The numbers that `geometry` held at `version`; `tensor` is an alias of it in the living storage."""
+        later = [undo for undo in self.undos[version:] if _meet(undo.geometry, geometry)]
+        for reach, undo in enumerate(later):
+            if undo.content is None:
+                raise OpaqueError(
+                    f"a {geometry.dtype} value of shape {geometry.shape} was never initialised before it was "
+                    "overwritten, so its content was not kept; read the value that the next call wrote"
+                )
+            if undo.geometry == geometry and reach == 0:
+                return undo.content
+            if _holds(undo, geometry):
+                return self._rewind(geometry, undo, later[:reach])
+        if tensor is None:
+            raise OpaqueError(
+                f"the numbers of this value ({geometry.dtype}, shape {geometry.shape}) were not kept; "
+                'record with keep="all" to have them'
+            )
+        if not self.intact():
+            raise OpaqueError(
+                f"the numbers of this value ({geometry.dtype}, shape {geometry.shape}) were overwritten in place after "
+                "the recording ended; save the recording first, or put the code that overwrites inside it"
+            )
+        if not later:
+            return tensor
+        return self._rewind(geometry, tensor, later)
+
+    def intact(self) -> bool:
+        """Whether nobody has written to the living storage since the recording ended."""
+        return self.watch is None or self.watched is None or self.watch._version == self.watched
+
+    def _rewind(self, geometry: Geometry, start: Undo | torch.Tensor, undos: list[Undo]) -> torch.Tensor:
+        """Copies the storage as `start` shows it and takes the undos back, the last one first."""
+        if isinstance(start, Undo):
+            assert start.content is not None
+            storage = start.content.untyped_storage()
+            shift = start.geometry.span()[0] - start.content.storage_offset() * start.content.dtype.itemsize
+            device = start.content.device
+        else:
+            storage, shift, device = start.untyped_storage(), 0, start.device
+        if undos:
+            storage = storage.clone()
+        for undo in reversed(undos):
+            assert undo.content is not None
+            low, high = undo.geometry.span()
+            if low < shift or high - shift > storage.nbytes():
+                # This undo reaches outside of the copied part; what lies outside is not part of the value asked for.
+                _copy_inside(storage, shift, undo, device)
+                continue
+            _strided(storage, undo.geometry, shift, device).copy_(undo.content)
+        return _strided(storage, geometry, shift, device)
+
+
+def _strided(storage: Any, geometry: Geometry, shift: int, device: torch.device) -> torch.Tensor:
+    empty = torch.empty(0, dtype=geometry.dtype, device=device)
+    width = geometry.dtype.itemsize
+    offset = (geometry.offset * width - shift) // width
+    with torch.no_grad():
+        tensor = empty.set_(storage, offset, geometry.shape, geometry.stride)
+        if geometry.bits & 1:
+            tensor = tensor.conj()
+        if geometry.bits & 2:
+            tensor = torch._neg_view(tensor)
+    return tensor
+
+
+def _copy_inside(storage: Any, shift: int, undo: Undo, device: torch.device) -> None:
+    """Takes back the part of an undo that lies inside a partial copy, byte by byte."""
+    assert undo.content is not None
+    low, high = undo.geometry.span()
+    patch = torch.zeros(high - low, dtype=torch.uint8, device=device).untyped_storage()
+    mask = torch.zeros(high - low, dtype=torch.uint8, device=device).untyped_storage()
+    _strided(patch, undo.geometry, low, device).copy_(undo.content)
+    marked = torch.full_like(undo.content, 1, dtype=torch.uint8)
+    width = undo.geometry.dtype.itemsize
+    for byte in range(width):
+        place = undo.geometry._replace(
+            dtype=torch.uint8,
+            stride=tuple(step * width for step in undo.geometry.stride),
+            bits=0,
+            offset=byte,
+        )
+        _strided(mask, place, 0, device).copy_(marked)
+    nbytes = storage.nbytes()
+    start, stop = max(low, shift), min(high, shift + nbytes)
+    whole = torch.empty(0, dtype=torch.uint8, device=device).set_(
+        storage, start - shift, (stop - start,), (1,)
+    )
+    piece = torch.empty(0, dtype=torch.uint8, device=device).set_(patch, start - low, (stop - start,), (1,))
+    chosen = torch.empty(0, dtype=torch.uint8, device=device).set_(mask, start - low, (stop - start,), (1,))
+    whole.copy_(torch.where(chosen.bool(), piece, whole))
+
+
+def _meet(one: Geometry, other: Geometry) -> bool:
+    """Whether two regions of one storage may share a byte (by their spans: never wrongly no)."""
+    low, high = one.span()
+    start, stop = other.span()
+    return low < stop and start < high
+
+
+def _holds(undo: Undo, geometry: Geometry) -> bool:
+    """Whether an undo's copy is a gapless piece of the storage that contains all of `geometry`."""
+    content = undo.content
+    if content is None or undo.geometry.bits or geometry.bits and undo.geometry.dtype != geometry.dtype:
+        return False
+    low, high = undo.geometry.span()
+    start, stop = geometry.span()
+    dense = content.numel() * content.dtype.itemsize == high - low
+    same_layout = content.stride() == undo.geometry.stride
+    aligned = low % geometry.dtype.itemsize == 0
+    return dense and same_layout and aligned and low <= start and stop <= high

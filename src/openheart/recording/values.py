@@ -1,0 +1,188 @@
+"""The facts of a run: values, the calls that made them, and the address of one scalar."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from openheart.errors import OpaqueError
+from openheart.recording.storages import Geometry, Life
+
+__all__ = ["Call", "Element", "Origin", "Phase", "Slot", "Value", "values_in"]
+
+Origin = Literal["parameter", "buffer", "input", "constant", "call"]
+Phase = Literal["forward", "loss", "backward", "optimizer"]
+Slot = tuple[int | str, int | None]
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Value:
+    """One immutable snapshot of a tensor: what it held at one moment of the run.
+
+    Attributes:
+        id: its position in `Recording.values`.
+        shape, dtype: those of the tensor.
+        version: how many writes its storage had seen when this snapshot held.
+        origin: `"call"` if a recorded call made it, else what it was when the recording first met it.
+        geometry: where its elements lie in their storage (offset and strides, in elements).
+    """
+
+    id: int
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    version: int
+    origin: Origin
+    geometry: Geometry
+    _life: Life
+    _tensor: torch.Tensor | None
+    _cache: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def stride(self) -> tuple[int, ...]:
+        """How many elements of the storage lie between neighbours along each dimension."""
+        return self.geometry.stride
+
+    @property
+    def offset(self) -> int:
+        """Where in its storage the first element lies, in elements."""
+        return self.geometry.offset
+
+    @property
+    def kept(self) -> bool:
+        """Whether the numbers are there to be read."""
+        return self._life.keeps(self.geometry, self.version, self._tensor)
+
+    @property
+    def data(self) -> torch.Tensor:
+        """The recorded numbers as a detached tensor; do not write to it.
+
+        Raises:
+            OpaqueError: the numbers were not kept, or were overwritten after the recording ended.
+        """
+        cache = self._cache
+        data = cache.get("data")
+        if data is None or not (cache["fixed"] or self._life.intact()):
+            data = self._life.read(self.geometry, self.version, self._tensor)
+            cache.pop("array", None)
+            cache["fixed"] = self._life.fixed(self.geometry, self.version)
+            cache["data"] = data
+        return data  # type: ignore[no-any-return]
+
+    @property
+    def array(self) -> np.ndarray[Any, Any]:
+        """The recorded numbers as a numpy array (bfloat16 and float16 become float32; others are not copied).
+
+        Raises:
+            OpaqueError: as `data`, or numpy has no such tensor (meta, sparse, quantized).
+        """
+        data = self.data
+        array = self._cache.get("array")
+        if array is None:
+            try:
+                if self.dtype in _WIDENED:
+                    data = data.float()
+                array = data.resolve_conj().resolve_neg().cpu().numpy()
+            except (RuntimeError, TypeError, NotImplementedError) as error:
+                raise OpaqueError(
+                    f"value {self.id} ({self.dtype}, shape {self.shape}) cannot be read as an array: {error}"
+                ) from error
+            self._cache["array"] = array
+        return array  # type: ignore[no-any-return]
+
+    def __repr__(self) -> str:
+        return f"Value({self.id}, {self.dtype}, shape={self.shape}, version={self.version}, {self.origin})"
+
+
+_WIDENED = {torch.bfloat16, torch.float16} | {
+    getattr(torch, name) for name in dir(torch) if name.startswith("float8") or name.startswith("float4")
+}
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Call:
+    """One operator call of the run, with the values it read and made.
+
+    Attributes:
+        id: its position in `Recording.calls`.
+        op: the overload that ran (`aten.addmm.default`); a plain object with a `name()` where it is not known here.
+        name: its name without leading underscores (`addmm`, `foreach_add_`).
+        args, kwargs: as called, each tensor replaced by its `Value`.
+        outputs: the values it made or wrote.
+        slots: for each output, where the call gives it: `(return number, None)`, `(return number, position)` in a
+            returned list, `(argument name, None)` or `(argument name, position)` for what is written but not returned.
+        phase: what the run was doing.
+        scope, visit: the module it ran in (`""`: the root, or none) and which of that module's calls, from 0.
+        source: `"file.py:123"`, the nearest line outside of PyTorch; None if there is none.
+        forward_call: for a backward call, the id of the call whose gradient it computes, if known.
+        step: the training step, from 0.
+    """
+
+    id: int
+    op: Any
+    name: str
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    outputs: tuple[Value, ...]
+    slots: tuple[Slot, ...]
+    phase: Phase
+    scope: str
+    visit: int
+    source: str | None
+    forward_call: int | None
+    step: int
+    _cache: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Every argument by its name in the operator's schema, defaults filled in."""
+        arguments: dict[str, Any] | None = self._cache.get("arguments")
+        if arguments is None:
+            arguments = _by_name(self.op, self.args, self.kwargs)
+            self._cache["arguments"] = arguments
+        return arguments
+
+    def __repr__(self) -> str:
+        where = f" in {self.scope}" if self.scope else ""
+        return f"Call({self.id}, {self.op}, {self.phase}{where})"
+
+
+def _by_name(op: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    schema = getattr(op, "_schema", None)
+    if (
+        schema is None
+    ):  # a higher-order operator, or one this PyTorch does not have: positions are all we know
+        return {str(position): argument for position, argument in enumerate(args)} | kwargs
+    arguments = {}
+    for position, parameter in enumerate(schema.arguments):
+        name = parameter.name
+        if position < len(args):
+            arguments[name] = args[position]
+        elif name in kwargs:
+            arguments[name] = kwargs[name]
+        else:
+            arguments[name] = parameter.default_value
+    return arguments
+
+
+@dataclass(frozen=True, slots=True)
+class Element:
+    """The address of one scalar: `value[index]`."""
+
+    value: Value
+    index: tuple[int, ...]
+
+
+def values_in(argument: Any) -> Iterator[Value]:
+    """Every `Value` inside one argument of a call, in order."""
+    if isinstance(argument, Value):
+        yield argument
+    elif isinstance(argument, (list, tuple)):
+        for item in argument:
+            yield from values_in(item)
+    elif isinstance(argument, dict):
+        for item in argument.values():
+            yield from values_in(item)
