@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from openheart.formula.evaluate import Binding, NoLaw, evaluate, evaluate_all, gather
+from openheart.formula import loops
+from openheart.formula.evaluate import Binding, NoLaw, cut, evaluate, evaluate_all, gather, prepared
 from openheart.formula.expr import Index, Ref, Tensor
-from openheart.formula.precision import Precision
+from openheart.formula.precision import DOUBLE_UNIT, Precision
 from openheart.rules.registry import Law, format_of, law_of
 
 if TYPE_CHECKING:
@@ -87,6 +88,62 @@ def check(call: Call, output: int = 0, at: tuple[int, ...] | None = None, law: L
     return judge(law, recorded, computed, bound, format_of(value.dtype))
 
 
+@dataclass(frozen=True, slots=True)
+class Count:
+    """What a compiled loop found of one output: how many scalars are exact, how many agree, the worst.
+
+    `worst` is the largest error ÷ bound, at the row-major position `place`; `disagreeing` holds the
+    positions of (the first of) the scalars that disagree.
+    """
+
+    exact: int
+    agree: int
+    worst: float
+    place: int
+    disagreeing: tuple[int, ...]
+
+
+def count(call: Call, output: int, law: Law, rooms: int = 50) -> Count | None:
+    """Hold a large output against its law in one compiled pass; None where no loop can do it.
+
+    The numbers are those of `check`, counted instead of kept.
+    """
+    value = call.outputs[output]
+    recorded, target = value.array, format_of(value.dtype)
+    if target is None or target.unit > law.precision.unit or recorded.dtype.kind != "f":
+        return None
+    if recorded.size < loops.LOOPS or not loops.available() or isinstance(law.expr, Ref):
+        return None
+    found = [0, 0, 0.0, 0]
+    disagreeing: list[int] = []
+    known: dict[int, tuple[Any, Any]] = {}
+    fetch = fetcher(call)
+    pieces = cut(law.expr, law.indices)
+    for piece in pieces:
+        if piece and next(iter(piece)) is not law.indices[0]:
+            return None
+    for piece in pieces:
+        rows = next(iter(piece.values()), None)
+        part = recorded if rows is None else recorded[rows.start : rows.stop]  # type: ignore[union-attr]
+        state = prepared(law.expr, law.indices, fetch, law.precision, piece, known)
+        writer = state.writer()
+        try:
+            source = loops.judge_source(writer, law.expr, law.indices, part)
+        except (loops.NotCompiled, NoLaw):
+            return None
+        places = np.empty(max(rooms - len(disagreeing), 0), dtype=np.int64)
+        given = loops.arguments(writer, state.spans(law.indices), law.precision.unit + DOUBLE_UNIT, law.precision.tiny)
+        limits = (target.unit, target.tiny * target.unit, target.largest, places)
+        exact, agree, worst, place, bad = loops.compiled(source)(*given, *limits)
+        before = 0 if rows is None else rows.start * (recorded.size // max(recorded.shape[0], 1))  # type: ignore[union-attr]
+        found[0] += exact
+        found[1] += agree
+        if worst > found[2]:
+            found[2], found[3] = worst, place + before
+        disagreeing += [int(p) + before for p in places[:bad]]
+    return Count(int(found[0]), int(found[1]), float(found[2]), int(found[3]), tuple(disagreeing))
+
+
 def _moved(law: Law, recorded: Any, moved: Any) -> Check:
     """Numbers that were only moved are compared as they are, without widening them."""
     same = recorded == moved
@@ -98,6 +155,8 @@ def _moved(law: Law, recorded: Any, moved: Any) -> Check:
 def judge(law: Law, recorded: Any, computed: Any, bound: Any, target: Precision | None) -> Check:
     """Hold recorded numbers against computed ones, the last rounding to `target` included in the bound."""
     wide = _wide(recorded)
+    if target is None and wide.dtype.kind in "iu" and np.asarray(computed).dtype.kind == "i":
+        computed = np.asarray(computed).astype(wide.dtype)[()]  # whole numbers wrap around
     with np.errstate(all="ignore"):
         rounded = _rounded(computed, target)
         same = (wide == rounded) | (_isnan(wide) & _isnan(rounded))

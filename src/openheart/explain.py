@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -251,9 +252,12 @@ def _canonical(address: str) -> str:
     return address.strip().replace(" ,", ",").replace(", ", ",").replace("[]", "")
 
 
+_LAWS: WeakKeyDictionary[Recording, dict[tuple[int, int], Law | None]] = WeakKeyDictionary()
+
+
 def law_at(recording: Recording, call: Call, output: int) -> Law | None:
     """The law of a call's output, built once a recording."""
-    laws: dict[tuple[int, int], Law | None] = recording.cache.setdefault("laws", {})
+    laws = _LAWS.setdefault(recording, {})
     key = call.id, output
     if key not in laws:
         laws[key] = law_of(call, output)

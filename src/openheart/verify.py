@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from openheart.check import Check, check
+from openheart.check import Check, Count, check, count
 from openheart.explain import law_at
 from openheart.formula.expr import Leaf
 from openheart.recording import Call, Element
@@ -145,6 +145,17 @@ def verify(
                 tally.scalars += size
                 tally.leaves += size
                 continue
+            counted = count(call, output, law, max(LISTED - len(found), 0)) if sample is None else None
+            if counted is not None:
+                _add(tally, counted, size)
+                if counted.worst > worst[0]:
+                    worst = counted.worst, Element(value, _place(counted.place, value.shape))
+                for p in counted.disagreeing:
+                    at = _place(p, value.shape)
+                    again = check(call, output, at, law)
+                    if again is not None:
+                        found.extend(_disagreements(recording, call, value, at, again, LISTED - len(found)))
+                continue
             for at, done in _checks(call, output, law, value.shape, sample, generator):
                 top = _count(tally, done, size if at is None else 1)
                 if top is not None and top[0] > worst[0]:
@@ -182,6 +193,18 @@ def _checks(
     drawn = generator.choice(size, sample, replace=False) if size < 1 << 16 else generator.integers(0, size, sample)
     places = [tuple(map(int, np.unravel_index(int(p), shape))) for p in drawn]
     return [(at, check(call, output, at, law)) for at in places]
+
+
+def _place(position: int, shape: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(map(int, np.unravel_index(position, shape)))
+
+
+def _add(tally: Tally, counted: Count, size: int) -> None:
+    tally.scalars += size
+    tally.exact += counted.exact
+    tally.within += counted.agree - counted.exact
+    tally.disagree += size - counted.agree
+    tally.worst = max(tally.worst, counted.worst)
 
 
 def _count(tally: Tally, done: Check | None, size: int) -> tuple[float, tuple[int, ...]] | None:

@@ -35,15 +35,17 @@ from openheart.formula.expr import (
     walk,
 )
 from openheart.formula.folds import FOLDS, Running, empty, folded, running_of, scattered
-from openheart.formula.functions import COMPARISONS, FUNCTIONS, STEPS, ULPS, Array, Error
+from openheart.formula.functions import COMPARISONS, COMPUTED_IN, FUNCTIONS, STEPS, ULPS, Array, Error
 from openheart.formula.precision import DOUBLE_UNIT, FLOAT64, PRECISIONS, Precision, gamma
 
 Binding = int | range
 Fetch = Callable[[Tensor], Any]
 LARGE = 1 << 14
 """From this many products on, a sum of products is a matrix product."""
-COMPUTED_IN: dict[str, Precision] = {"double": FLOAT64, **PRECISIONS}
-"""The functions that say in which precision their argument is computed."""
+TRUTHS = COMPARISONS | {"and", "or", "xor", "not", "bool", "where", "max", "min", "add", "mul"} | {
+    "bitand", "bitor", "bitxor", "bitnot"
+}
+"""The functions that take truth values as they are; the others count them as 0 and 1."""
 PEAK = 1 << 24
 """An evaluation is cut along its first index when an array of it would hold more elements than this."""
 
@@ -193,10 +195,12 @@ class Evaluation:
 
     def _apply(self, node: Apply) -> tuple[Array, Error]:
         name = node.function
-        if name == "where":
-            return self._where(node)
         if name in COMPUTED_IN:
             return self._within(node.args[0], COMPUTED_IN[name])
+        if self.looped and self._size(node.free) >= loops.LOOPS:
+            done = self._loop(node, node.free, ())
+            if done is not None:
+                return done
         if name == "where":
             return self._where(node)
         row = FUNCTIONS[name]
@@ -207,7 +211,11 @@ class Evaluation:
         values = [v for v, _ in pairs]
         errors = [e for _, e in pairs]
         with np.errstate(all="ignore"):
+            if name not in TRUTHS:
+                values = [v.astype(np.int64) if getattr(v, "dtype", None) == bool else v for v in values]
             value = row.compute(*values)
+            if name == "float":
+                return value, _plus(errors[0], _inexact(value, values[0], self.precision))
             if row.exact or (name in ("add", "sub", "mul", "pow") and _integers(values)):
                 if all(e is None for e in errors):
                     return value, None
@@ -279,8 +287,7 @@ class Evaluation:
                 source = loops.reduction_source(writer, node, outer)
             else:
                 source = loops.pointwise_source(writer, node, outer)
-        except loops.NotCompiled as E:
-            import traceback; traceback.print_exc()
+        except loops.NotCompiled:
             return None
         size = self._size(outer)
         value, error = np.empty(size), np.empty(size)
@@ -554,7 +561,7 @@ def evaluate_all(
 ) -> tuple[Array, Array]:
     """`evaluate` over every index, cut along the first one when its arrays would grow too large."""
     known: dict[int, tuple[Array, Error]] = {}
-    parts = list(_pieces(indices, _widest(node), peak))
+    parts = cut(node, indices, peak)
     if len(parts) == 1:
         return evaluate(node, indices, fetch, precision, parts[0], known)
     done = [evaluate(node, indices, fetch, precision, part, known) for part in parts]
@@ -563,6 +570,11 @@ def evaluate_all(
         np.concatenate([v for v, _ in done], axis=axis),
         np.concatenate([e for _, e in done], axis=axis),
     )
+
+
+def cut(node: Expr, indices: Sequence[Index], peak: int = PEAK) -> list[dict[Index, Binding]]:
+    """Bindings that split an evaluation along one index, so that no array holds more than `peak` elements."""
+    return _pieces(indices, _widest(node), peak)
 
 
 def _pieces(indices: Sequence[Index], widest: list[frozenset[Index]], peak: int) -> list[dict[Index, Binding]]:
@@ -707,6 +719,15 @@ def _zero(error: Error) -> Array:
     return 0.0 if error is None else error
 
 
+def _inexact(value: Array, source: Array, precision: Precision) -> Error:
+    """The rounding of whole numbers that the precision cannot hold."""
+    if precision.unit <= DOUBLE_UNIT or not _integers([source]):
+        return None
+    size = np.abs(value)
+    held = size * precision.unit < 0.5  # below 2ᵖ every whole number is there
+    return None if np.all(held) else np.where(held, 0.0, precision.unit * size)
+
+
 def _exact_error(name: str, value: Array, values: list[Array], errors: list[Error]) -> Error:
     """How errors pass through a function that adds none of its own."""
     if name in COMPARISONS:
@@ -769,7 +790,7 @@ def _rounded_error(
         return _plus(_plus(ULPS * unit * size + tiny, errors[0]), errors[1])
     if name == "atan2":
         return ULPS * unit * size + tiny + sum(_zero(e) for e in errors) / np.hypot(*values)
-    own = (unit if name == "sqrt" else ULPS * unit) * size + tiny
+    own = (unit if name == "sqrt" else FUNCTIONS[name].ulps * unit) * size + tiny
     error = errors[-1]
     if error is None:
         return own

@@ -150,6 +150,8 @@ class Tensor:
     shape: tuple[int, ...]
     kind: Kind
     key: tuple[str, int | None]
+    dtype: str = ""
+    """The storage format's name, "bfloat16": some kernels round to it on the way."""
 
     @property
     def ndim(self) -> int:

@@ -18,12 +18,15 @@ import numpy as np
 from openheart.formula import expr as make
 from openheart.formula import special
 from openheart.formula.expr import Expr, Operand
-from openheart.formula.precision import PRECISIONS, Precision
+from openheart.formula.precision import FLOAT64, PRECISIONS, Precision
 
 Array: TypeAlias = Any  # numpy.ndarray or a scalar, float64 | int64 | bool | complex128
 Error: TypeAlias = Any  # like Array, or None where the value is known exactly
 
 ULPS = 4.0
+
+COMPUTED_IN: dict[str, Precision] = {"double": FLOAT64, **PRECISIONS}
+"""The functions that say in which precision their argument is computed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,8 @@ class Function:
     compute: Callable[..., Array]
     slope: Callable[[Array, Array], Array] | None = None
     """For a smooth function of one argument: the largest |f′| within `e` of `x`."""
+    ulps: float = ULPS
+    """How many unit roundoffs, relative to its result, the kernels' version may be off."""
     exact: bool = False
     """Whether the result is exact when the arguments are (comparisons, floor, abs, where …)."""
 
@@ -123,8 +128,9 @@ _ROWS = [
     Function("log10", np.log10, slope=_slope_at_edge(lambda x: 0.4342944819032518 / x)),
     Function("log1p", np.log1p, slope=lambda x, e: 1 / np.maximum(1 + x - e, 0.0)),
     Function("sqrt", np.sqrt, slope=_slope_at_edge(lambda x: 0.5 / np.sqrt(x))),
-    Function("sin", np.sin, slope=_flat(1.0)),
-    Function("cos", np.cos, slope=_flat(1.0)),
+    # Sleef's sinf_u35 and cosf_u35: within 3.5 units in the last place, of two unit roundoffs at most.
+    Function("sin", np.sin, slope=_flat(1.0), ulps=7.0),
+    Function("cos", np.cos, slope=_flat(1.0), ulps=7.0),
     Function("tan", np.tan, slope=lambda x, e: 1 + (np.abs(np.tan(x)) + 2 * e) ** 2),
     Function("asin", np.arcsin, slope=lambda x, e: 1 / np.sqrt(np.maximum(1 - (np.abs(x) + e) ** 2, 0.0))),
     Function("acos", np.arccos, slope=lambda x, e: 1 / np.sqrt(np.maximum(1 - (np.abs(x) + e) ** 2, 0.0))),

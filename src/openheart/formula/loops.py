@@ -1,0 +1,497 @@
+"""Formulas compiled to loops: what `formula.evaluate` does with whole arrays, in one pass a formula.
+
+A pointwise formula becomes one loop nest over its free indices; a reduction becomes a loop nest with the
+reduced indices inside. Reductions below it are computed first and read like tensors. Every loop computes
+the pair (value, error) in float64 by the rules of `formula.evaluate`. The source is written to a cache
+folder and compiled by Numba, which keeps the machine code beside it: a law is compiled once a machine.
+
+Without Numba (`pip install openheart[fast]`) nothing here is used, and the arrays do it all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from openheart.formula.expr import Apply, Definition, Expr, Index, Named, Number, Reduce, Ref
+from openheart.formula.functions import COMPARISONS, COMPUTED_IN, ULPS
+
+LOOPS = 1 << 15
+"""From this many elements on, a formula is worth a compiled loop."""
+FORMAT = "3"
+
+
+class NotCompiled(Exception):
+    """Raised where a formula holds something that has no loop form; arrays are used instead."""
+
+
+@dataclass(frozen=True, slots=True)
+class Operand:
+    """A value in generated code: its expression, its error's (None where exact) and its kind."""
+
+    value: str
+    error: str | None
+    kind: str
+
+
+@dataclass(slots=True)
+class Arrays:
+    """The arrays that a loop reads, with the strides of each, in elements."""
+
+    data: list[Any] = field(default_factory=list)
+    strides: list[tuple[int, ...]] = field(default_factory=list)
+
+    def add(self, array: Any) -> int:
+        for n, known in enumerate(self.data):
+            if known is array:
+                return n
+        self.data.append(array)
+        self.strides.append(tuple(s // array.itemsize for s in array.strides))
+        return len(self.data) - 1
+
+
+def flat(array: Any) -> Any:
+    """The memory of an array from its first element on, as one row."""
+    if array.ndim == 0:
+        return array.reshape(1)
+    if array.size == 0:
+        return np.zeros(1, dtype=array.dtype)
+    span = 1 + sum((n - 1) * (s // array.itemsize) for n, s in zip(array.shape, array.strides, strict=True))
+    return np.lib.stride_tricks.as_strided(array, (span,), (array.itemsize,), writeable=False)
+
+
+@dataclass(slots=True)
+class Writer:
+    """Writes the body of one loop nest.
+
+    `stage` gives, for a node that is not pointwise, its (value, error) arrays over the evaluation's axes;
+    `fetch` a tensor's array; `axes` the place of each index variable in stage arrays.
+    """
+
+    fetch: Callable[[Any], Any]
+    stage: Callable[[Expr], tuple[Any, Any]]
+    axes: dict[Index, int]
+    narrow: bool
+    """Whether the call computes in float32: constants are rounded to it."""
+    arrays: Arrays = field(default_factory=Arrays)
+    scalars: list[float | int] = field(default_factory=list)
+    lines: list[str] = field(default_factory=list)
+    names: dict[Index, str] = field(default_factory=dict)
+    known: dict[int, Operand] = field(default_factory=dict)
+    count: int = 0
+
+    def of(self, node: Expr) -> Operand:
+        found = self.known.get(id(node))
+        if found is None:
+            found = self.known[id(node)] = self._write(node)
+        return found
+
+    def _name(self) -> str:
+        self.count += 1
+        return f"t{self.count}"
+
+    def _let(self, source: str) -> str:
+        name = self._name()
+        self.lines.append(f"{name} = {source}")
+        return name
+
+    def _write(self, node: Expr) -> Operand:
+        if isinstance(node, Named):
+            return self.of(node.body)
+        if isinstance(node, Index):
+            if node not in self.names:
+                raise NotCompiled
+            return Operand(self.names[node], None, "i")
+        if isinstance(node, Number):
+            return self._number(node.value)
+        if isinstance(node, Ref) and not isinstance(node.tensor, Definition):
+            return self._read(self.fetch(node.tensor), node)
+        if isinstance(node, Apply) and node.function not in COMPUTED_IN:
+            if not node.free and _constant(node):
+                return self._number(self.stage(node)[0])
+            return self._apply(node)
+        return self._staged(node)
+
+    def _number(self, value: Any) -> Operand:
+        if type(value) not in (int, float, bool):
+            raise NotCompiled
+        self.scalars.append(value)
+        name = f"c{len(self.scalars) - 1}"
+        if type(value) is float:
+            exact = not self.narrow or not np.isfinite(value) or float(np.float32(value)) == value
+            return Operand(name, None if exact else f"(unit*abs({name}))", "f")
+        return Operand(name, None, "b" if type(value) is bool else "i")
+
+    def _read(self, array: Any, node: Ref) -> Operand:
+        kind = array.dtype.kind
+        if kind not in "fiub" or any(s < 0 for s in array.strides) or 0 in array.shape:
+            raise NotCompiled
+        n = self.arrays.add(array)
+        terms = []
+        for d, (part, size) in enumerate(zip(node.index, array.shape, strict=True)):
+            if size == 1 or (isinstance(part, Number) and part.value == 0):
+                continue
+            place = self.of(part)
+            if place.kind not in "ib":
+                raise NotCompiled
+            text = place.value
+            if not (isinstance(part, Index) and part.extent <= size):
+                self.scalars.append(size - 1)
+                text = f"min(max({text}, 0), c{len(self.scalars) - 1})"
+            terms.append(f"({text})*a{n}_{d}")
+        text = f"a{n}[{' + '.join(terms) or '0'}]"
+        cast = {"f": f"float({text})", "b": f"({text} != 0)"}.get(kind, f"int({text})")
+        return Operand(self._let(cast), None, {"f": "f", "b": "b"}.get(kind, "i"))
+
+    def _staged(self, node: Expr) -> Operand:
+        value, error = self.stage(node)
+        read = self._stage_read(np.asarray(value), node)
+        if error is None:
+            return read
+        return Operand(read.value, self._stage_read(np.asarray(error), node).value, read.kind)
+
+    def _stage_read(self, array: Any, node: Expr) -> Operand:
+        if array.dtype.kind not in "fib" or any(s < 0 for s in array.strides):
+            raise NotCompiled
+        n = self.arrays.add(array)
+        terms = []
+        if array.ndim:
+            for i in node.free:
+                axis = self.axes.get(i)
+                if axis is not None and array.shape[axis] != 1:
+                    if i not in self.names:
+                        raise NotCompiled
+                    terms.append(f"{self.names[i]}_0*a{n}_{axis}")
+        text = f"a{n}[{' + '.join(sorted(terms)) or '0'}]"
+        kind = {"f": "f", "b": "b"}.get(array.dtype.kind, "i")
+        return Operand(self._let(f"float({text})" if kind == "f" else text), None, kind)
+
+    # -- pointwise, by the rules of evaluate._exact_error and evaluate._rounded_error ----------------
+
+    def _apply(self, node: Apply) -> Operand:
+        name = node.function
+        args = [self.of(arg) for arg in node.args]
+        if name in COMPARISONS:
+            return self._compare(name, *args)
+        if name in ("and", "or", "not"):
+            return self._logic(name, args)
+        if name == "where":
+            return self._where(*args)
+        if name in ("add", "sub", "mul") and all(a.kind in "ib" for a in args):
+            sign = {"add": "+", "sub": "-", "mul": "*"}[name]
+            return Operand(self._let(f"int({args[0].value}) {sign} int({args[1].value})"), None, "i")
+        if name in ("floordiv", "mod") and all(a.kind == "i" for a in args):
+            return Operand(self._let(f"{args[0].value} {'//' if name == 'floordiv' else '%'} {args[1].value}"), None, "i")
+        if name in ("max", "min") and all(a.kind == "i" for a in args):
+            return Operand(self._let(f"{name}({args[0].value}, {args[1].value})"), None, "i")
+        if name == "neg":
+            return Operand(self._let(f"-{args[0].value}"), args[0].error, "f" if args[0].kind == "f" else "i")
+        if name == "abs":
+            return Operand(self._let(f"abs({args[0].value})"), args[0].error, args[0].kind)
+        if name == "float":
+            return Operand(self._let(f"float({args[0].value})"), args[0].error, "f")
+        if name in ("max", "min"):
+            return self._extreme(name, *args)
+        if name in ("add", "sub", "mul", "div"):
+            return self._arithmetic(name, *args)
+        if name == "pow":
+            return self._power(node, *args)
+        if name in SLOPES:
+            return self._smooth(name, args[0])
+        raise NotCompiled(name)
+
+    def _compare(self, name: str, a: Operand, b: Operand) -> Operand:
+        sign = {"lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==", "ne": "!="}[name]
+        doubt = None
+        if a.error or b.error:
+            doubt = self._let(f"abs({a.value} - {b.value}) <= {_sum(a.error, b.error)}")
+        return Operand(self._let(f"{a.value} {sign} {b.value}"), doubt, "b")
+
+    def _logic(self, name: str, args: Sequence[Operand]) -> Operand:
+        doubts = [a.error for a in args if a.error]
+        doubt = self._let(" or ".join(f"({d})" for d in doubts)) if doubts else None
+        text = f"not {args[0].value}" if name == "not" else f" {name} ".join(f"({a.value} != 0)" for a in args)
+        return Operand(self._let(text), doubt, "b")
+
+    def _where(self, c: Operand, a: Operand, b: Operand) -> Operand:
+        kind = "f" if "f" in (a.kind, b.kind) else "i" if "i" in (a.kind, b.kind) else "b"
+        wrap = {"f": "float", "i": "int", "b": ""}[kind]
+        value = self._let(f"{wrap}({a.value}) if {c.value} else {wrap}({b.value})")
+        error = None
+        if a.error or b.error:
+            error = self._let(f"float({a.error or 0.0}) if {c.value} else float({b.error or 0.0})")
+        if c.error:
+            spread = self._let(f"abs(float({a.value}) - float({b.value})) if {c.error} else 0.0")
+            error = self._let(f"{error or 0.0} + (0.0 if {spread} != {spread} else {spread})")
+        return Operand(value, error, kind)
+
+    def _extreme(self, name: str, a: Operand, b: Operand) -> Operand:
+        sign = ">" if name == "max" else "<"
+        x, y = a.value, b.value
+        value = self._let(f"float({x}) if ({x} {sign} {y} or {x} != {x}) else float({y})")
+        error = None
+        if a.error or b.error:
+            error = self._let(f"max({a.error or 0.0}, {b.error or 0.0})")
+        return Operand(value, error, "f")
+
+    def _arithmetic(self, name: str, a: Operand, b: Operand) -> Operand:
+        x, y, ea, eb = a.value, b.value, a.error, b.error
+        sign = {"add": "+", "sub": "-", "mul": "*", "div": "/"}[name]
+        value = self._let(f"float({x}) {sign} float({y})")
+        own = f"unit*abs({value})"
+        if name in ("add", "sub"):
+            return self._settled(value, _sum(own, ea, eb))
+        own += " + tiny"
+        if name == "mul":
+            passed = [f"abs({y})*{ea}" if ea else None, f"abs({x})*{eb}" if eb else None]
+            passed.append(f"{ea}*{eb}" if ea and eb else None)
+            return self._settled(value, _sum(own, *passed))
+        if ea is None and eb is None:
+            return self._settled(value, own)
+        least = self._let(f"abs({y}) - {eb or 0.0}")
+        spread = self._let(f"({ea or 0.0} + abs({value})*{eb or 0.0}) / max({least}, 0.0)")
+        return self._settled(value, f"{own} + (0.0 if {spread} != {spread} else {spread})")
+
+    def _power(self, node: Apply, a: Operand, b: Operand) -> Operand:
+        exponent = node.args[1]
+        if not isinstance(exponent, Number) or a.kind != "f" or not exponent.value >= 1:  # type: ignore[operator]
+            raise NotCompiled
+        plain = exponent.value == 2 or exponent.value == 3
+        text = "*".join([a.value] * int(exponent.value)) if plain else f"{a.value}**float({b.value})"  # type: ignore[arg-type]
+        value = self._let(text)
+        error = f"{ULPS}*unit*abs({value}) + tiny"
+        if a.error:
+            error += f" + {b.value}*(abs({a.value}) + {a.error})**({b.value} - 1.0)*{a.error}"
+        return self._settled(value, error)
+
+    def _smooth(self, name: str, a: Operand) -> Operand:
+        function, ulps, slope = SLOPES[name]
+        x = self._let(f"float({a.value})")
+        value = self._let(function.format(x=x))
+        error = f"{ulps}*unit*abs({value}) + tiny"
+        if a.error:
+            passed = self._let("(" + slope.format(x=x, e=a.error, v=value) + f")*{a.error}")
+            if name == "sqrt":
+                passed = self._let(f"min({passed}, math.sqrt({a.error}))")
+            error += f" + (0.0 if {a.error} == 0.0 else {passed})"
+        return self._settled(value, error)
+
+    def _settled(self, value: str, error: str) -> Operand:
+        return Operand(value, self._let(f"({error}) if abs({value}) < INF else 0.0"), "f")
+
+
+SLOPES: dict[str, tuple[str, float, str]] = {
+    "exp": ("math.exp({x})", ULPS, "({v}*(1.0 + 2.0*{e}) if {e} < 1.0 else math.exp({x} + {e}))"),
+    "log": ("(math.log({x}) if {x} > 0.0 else (-INF if {x} == 0.0 else NAN))", ULPS, "1.0/max({x} - {e}, 0.0)"),
+    "log1p": ("math.log1p({x})", ULPS, "1.0/max(1.0 + {x} - {e}, 0.0)"),
+    "sqrt": ("(math.sqrt({x}) if {x} >= 0.0 else NAN)", 2.0, "0.5/math.sqrt(max({x} - {e}, 0.0))"),
+    "tanh": ("math.tanh({x})", ULPS, "(1.0 - max(abs({v}) - {e}, 0.0)**2)"),
+    "erf": ("math.erf({x})", ULPS, "1.1283791670955126*math.exp(-max(abs({x}) - {e}, 0.0)**2)"),
+    "sin": ("math.sin({x})", ULPS, "1.0"),
+    "cos": ("math.cos({x})", ULPS, "1.0"),
+}
+"""Smooth functions: the call, how many units in the last place it is granted, the largest slope nearby."""
+
+
+def _sum(*parts: str | None) -> str:
+    return " + ".join(p for p in parts if p) or "0.0"
+
+
+def _constant(node: Expr) -> bool:
+    """Whether the node is arithmetic of constants alone."""
+    if isinstance(node, Number):
+        return True
+    return isinstance(node, Apply) and all(_constant(arg) for arg in node.args)
+
+
+# -- loop nests ------------------------------------------------------------------------------------
+
+
+def pointwise_source(writer: Writer, node: Expr, over: Sequence[Index]) -> str:
+    """A loop nest that stores the value and the error of `node` at every place of `over`."""
+    body = _nest(writer, over)
+    made = writer.of(node)
+    body += [*writer.lines, f"values[p] = {made.value}", f"errors[p] = {made.error or 0.0}", "p += 1"]
+    return _function(writer, over, (), ["p = 0"], body, [])
+
+
+def reduction_source(writer: Writer, node: Reduce, outer: Sequence[Index]) -> str:
+    """A loop nest that reduces `node` over its own indices at every place of `outer`."""
+    _nest(writer, [*outer, *node.over])
+    holds = None if node.where is None else writer.of(node.where)
+    if holds is not None and holds.error:
+        raise NotCompiled
+    made = writer.of(node.body)
+    if made.kind != "f":
+        raise NotCompiled
+    x, e = made.value, made.error or "0.0"
+    if node.kind in ("sum", "mean"):
+        start = ["total = 0.0", "size = 0.0", "spread = 0.0", "n = 0"]
+        add = [f"total += {x}", f"size += abs({x})", *([f"spread += {e}"] if made.error else []), "n += 1"]
+        end = [
+            "g = (n - 1)*unit if n > 1 else 0.0",
+            "g = g/(1.0 - g) if g < 0.5 else g",
+            *(["total /= max(n, 1)", "size /= max(n, 1)", "spread /= max(n, 1)", "g += 2.0*unit"] if node.kind == "mean" else []),
+            "values[p] = total",
+            "errors[p] = g*size + spread if abs(total) < INF else 0.0",
+            "p += 1",
+        ]
+    elif node.kind in ("max", "min"):
+        sign, worst = (">", "-INF") if node.kind == "max" else ("<", "INF")
+        start = [f"total = {worst}", "spread = 0.0"]
+        add = [f"total = {x} if ({x} {sign} total or {x} != {x}) else total", f"spread = max(spread, {e})"]
+        end = ["values[p] = total", "errors[p] = spread", "p += 1"]
+    else:
+        raise NotCompiled
+    inner = [*writer.lines, *add] if holds is None else _guarded(writer, holds, add)
+    return _function(writer, outer, node.over, ["p = 0"], inner, end, start)
+
+
+def _guarded(writer: Writer, holds: Operand, add: list[str]) -> list[str]:
+    return [*writer.lines, f"if {holds.value}:", *(f"    {line}" for line in add)]
+
+
+def judge_source(writer: Writer, node: Expr, over: Sequence[Index], recorded: Any) -> str:
+    """A loop nest that holds `recorded` against `node` and only counts: exact, agreeing, the worst place."""
+    n = writer.arrays.add(recorded)
+    _nest(writer, over)
+    made = writer.of(node)
+    place = " + ".join(f"{writer.names[i]}_0*a{n}_{d}" for d, i in enumerate(over)) or "0"
+    rounded = f"float(np.float32({made.value}))" if recorded.dtype == np.float32 else f"float({made.value})"
+    body = [
+        *writer.lines,
+        f"r = float(a{n}[{place}])",
+        f"v = float({made.value})",
+        f"e = float({made.error or 0.0})",
+        f"w = {rounded}",
+        "same = r == w or (r != r and w != w)",
+        "if e == 0.0 and v != w: e = last*abs(v) + least",
+        "d = abs(r - v)",
+        "if same: exact += 1",
+        "if same or d <= e or (abs(r) == INF and abs(v) + e >= largest and r*v > 0.0): agree += 1",
+        "elif bad < rooms: places[bad] = p; bad += 1",
+        "if e > 0.0 and d < INF and d/e > worst:",
+        "    worst = d/e; where = p",
+        "p += 1",
+    ]
+    return _function(
+        writer,
+        over,
+        (),
+        ["p = 0", "exact = 0", "agree = 0", "bad = 0", "worst = 0.0", "where = 0", "rooms = len(places)"],
+        body,
+        [],
+        result="exact, agree, worst, where, bad",
+        extra="last, least, largest, places",
+    )
+
+
+def _nest(writer: Writer, over: Sequence[Index]) -> list[str]:
+    for n, i in enumerate(over):
+        writer.names[i] = f"i{n}"
+    return []
+
+
+def _function(
+    writer: Writer,
+    outer: Sequence[Index],
+    inner: Sequence[Index],
+    before: list[str],
+    body: list[str],
+    end: list[str],
+    start: Sequence[str] = (),
+    result: str = "",
+    extra: str = "values, errors",
+) -> str:
+    parameters = [f"n{n}, s{n}" for n in range(len(outer) + len(inner))]
+    for n, strides in enumerate(writer.arrays.strides):
+        parameters.append(", ".join([f"a{n}", *(f"a{n}_{d}" for d in range(len(strides)))]))
+    parameters += [f"c{n}" for n in range(len(writer.scalars))]
+    lines = [f"def kernel({', '.join([*parameters, 'unit', 'tiny', extra])}):", *(f"    {b}" for b in before)]
+    pad = "    "
+    for n in range(len(outer)):
+        lines += [f"{pad}for i{n}_0 in range(n{n}):", f"{pad}    i{n} = i{n}_0 + s{n}"]
+        pad += "    "
+    lines += [f"{pad}{line}" for line in start]
+    deeper = pad
+    for n in range(len(outer), len(outer) + len(inner)):
+        lines += [f"{deeper}for i{n}_0 in range(n{n}):", f"{deeper}    i{n} = i{n}_0 + s{n}"]
+        deeper += "    "
+    lines += [f"{deeper}{line}" for line in body]
+    lines += [f"{pad}{line}" for line in end]
+    if result:
+        lines.append(f"    return {result}")
+    return "\n".join(lines) + "\n"
+
+
+HEADER = '''"""A law of openheart, compiled to a loop; written by openheart.formula.loops."""
+import math
+import numpy as np
+from numba import njit
+
+INF, NAN = math.inf, math.nan
+
+
+@njit(cache=True, fastmath={"reassoc", "contract", "nsz"}, error_model="numpy", nogil=True)
+'''
+
+
+@lru_cache(maxsize=1)
+def available() -> bool:
+    """Whether Numba is installed and loops are not switched off (OPENHEART_LOOPS=0)."""
+    return os.environ.get("OPENHEART_LOOPS", "1") != "0" and importlib.util.find_spec("numba") is not None
+
+
+def cache_folder() -> Path:
+    """Where compiled laws are kept: $OPENHEART_CACHE, else the user's cache folder."""
+    given = os.environ.get("OPENHEART_CACHE")
+    base = Path(given) if given else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "openheart"
+    folder = base / f"loops-{FORMAT}-{sys.version_info[0]}.{sys.version_info[1]}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+    except OSError:  # a read-only home: machine code then lives as long as the process
+        return Path(tempfile.mkdtemp(prefix="openheart-"))
+
+
+@lru_cache(maxsize=None)
+def compiled(source: str) -> Callable[..., Any]:
+    """The machine code of a generated loop, compiled now or read from the cache folder."""
+    name = "law_" + hashlib.sha256((HEADER + source).encode()).hexdigest()[:24]
+    path = _folder() / f"{name}.py"
+    if not path.exists():
+        handle, draft = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(HEADER + source)
+        os.replace(draft, path)
+    spec = importlib.util.spec_from_file_location(f"openheart_{name}", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # Numba looks the module up by name when it reads its cache
+    spec.loader.exec_module(module)
+    return module.kernel  # type: ignore[no-any-return]
+
+
+@lru_cache(maxsize=1)
+def _folder() -> Path:
+    return cache_folder()
+
+
+def arguments(writer: Writer, spans: Sequence[range], unit: float, tiny: float) -> list[Any]:
+    """The arguments of a generated loop up to its own last ones."""
+    given: list[Any] = []
+    for span in spans:
+        given += [len(span), span.start]
+    for array, strides in zip(writer.arrays.data, writer.arrays.strides, strict=True):
+        given += [flat(array), *strides]
+    return [*given, *writer.scalars, unit, tiny]
