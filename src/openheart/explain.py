@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -38,7 +39,7 @@ from openheart.formula.expr import (
 from openheart.formula.instance import TERMS, Instance, Line, Slot, Terms
 from openheart.formula.places import places
 from openheart.recording import Call, Element, Value
-from openheart.rules.registry import Law, is_view, law_of
+from openheart.rules.registry import Law, law_of
 
 if TYPE_CHECKING:
     from openheart.recording import Recording
@@ -272,8 +273,8 @@ def made_by(recording: Recording, element: Element) -> tuple[Call, int, tuple[in
     """
     value, index = element.value, element.index
     made = recording.maker(value)
-    while made is not None and is_view(*made):
-        source = through_view(recording, made[0], made[1], index)
+    while made is not None:
+        source = moved_from(recording, made[0], made[1], index)
         if source is None or has_own_name(recording, source.value):
             break
         further = recording.maker(source.value)
@@ -283,14 +284,15 @@ def made_by(recording: Recording, element: Element) -> tuple[Call, int, tuple[in
     return None if made is None else (*made, index)
 
 
-def through_view(recording: Recording, call: Call, output: int, index: tuple[int, ...]) -> Element | None:
-    """The element of the input that a view's output element is."""
+def moved_from(recording: Recording, call: Call, output: int, index: tuple[int, ...]) -> Element | None:
+    """The element that an output element is a mere copy of; None when the call computed it."""
     law = law_at(recording, call, output)
     if law is None or not isinstance(law.expr, Ref) or isinstance(law.expr.tensor, Definition):
         return None
-    fetch = fetcher(call)
-    at = places(law.expr, dict(zip(law.indices, index, strict=True)), fetch)
-    return Element(_held(call, law.expr.tensor), at)
+    source = _held(call, law.expr.tensor)
+    if source.dtype != call.outputs[output].dtype:
+        return None
+    return Element(source, places(law.expr, dict(zip(law.indices, index, strict=True)), fetcher(call)))
 
 
 def _held(call: Call, tensor: Tensor) -> Value:
@@ -318,9 +320,7 @@ class Names:
         value, index = _held(self.call, tensor), at
         while not has_own_name(self.recording, value):
             made = self.recording.maker(value)
-            if made is None or not is_view(*made):
-                break
-            source = through_view(self.recording, made[0], made[1], index)
+            source = None if made is None else moved_from(self.recording, made[0], made[1], index)
             if source is None:
                 break
             value, index = source.value, source.index
@@ -332,14 +332,13 @@ class Names:
     def _described(self, value: Value, deep: int) -> str:
         name = self.recording.name(value)
         made = self.recording.maker(value)
-        if "/" not in name or made is None or deep > 6 or not is_view(*made):
+        source = None
+        if "/" in name and made is not None and deep < 6 and math.prod(value.shape):
+            source = moved_from(self.recording, *made, (0,) * len(value.shape))
+        if source is None or made is None:
             return name
-        call = made[0]
-        source = next((a for a in call.arguments.values() if isinstance(a, Value)), None)
-        if source is None:
-            return name
-        inner = self._described(source, deep + 1)
-        if call.name in ("detach", "alias", "lift_fresh", "clone"):
+        call, inner = made[0], self._described(source.value, deep + 1)
+        if source.value.shape == value.shape and call.name not in ("flip", "roll", "index", "gather"):
             return inner
         if call.name == "t" or (call.name == "transpose" and len(value.shape) == 2):
             return inner[:-1] if inner.endswith("ᵀ") else f"{inner}ᵀ"
@@ -383,7 +382,8 @@ class Contributions(Sequence[Term]):
             factor = factor * self._value(s, env)
         if reduced.kind == "mean":
             factor = factor / np.prod([k.extent for k in reduced.over])
-        outer = {i: v for i, v in env.items() if i not in reduced.over}
+        inner = frozenset(reduced.over)
+        outer = {i: v for i, v in env.items() if i not in inner}
         sizes = tuple(k.extent for k in reduced.over)
         values, _ = evaluate(reduced.body, reduced.over, self._fetch, self._precision, outer, self._definitions)
         values = np.broadcast_to(values, sizes).reshape(-1)

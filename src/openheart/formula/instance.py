@@ -134,7 +134,8 @@ class Instance:
 
     def _reduced(self, node: Reduce, env: Mapping[Index, int]) -> Expr:
         sizes = tuple(k.extent for k in node.over)
-        outer = {i: v for i, v in env.items() if i not in node.over}
+        inner = frozenset(node.over)
+        outer = {i: v for i, v in env.items() if i not in inner}
         values, _ = evaluate(node.body, node.over, self.fetch, self.precision, outer, self._definitions)
         values = np.broadcast_to(values, sizes)
         if node.where is None:
