@@ -286,12 +286,13 @@ class _Walk:
             story = self.memory.stories.get(tensor.untyped_storage()._cdata)
             if story is not None:
                 story.life.undos.append(Undo(geometry_of(tensor), copy))
+        watched: set[int] = set()
         for tensor, version in self.log.versions:
-            if not is_plain(tensor):
-                continue
-            story = self.memory.stories.get(tensor.untyped_storage()._cdata)
-            if story is not None and story.life.watch is None:
-                story.life.watch, story.life.watched = tensor.detach(), version
+            if id(tensor) not in watched and is_plain(tensor):
+                watched.add(id(tensor))
+                story = self.memory.stories.get(tensor.untyped_storage()._cdata)
+                if story is not None:
+                    story.life.watched.append((tensor.detach(), version))
 
 
 def _name_of(op: Any) -> str:

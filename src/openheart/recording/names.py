@@ -40,10 +40,12 @@ def name_values(facts: Facts) -> Names:
     _module_outputs(facts, names)
     _updates(facts, names)
     _leaves(facts, names)
-    for step, name, leaf, gradient in facts.leaf_grads:
-        names.give(step, f"{name or _without_step(names.canonical[leaf.id])}.grad", gradient)
     functional = _functional(facts)
     _give_functional(names, functional, backward=False)
+    for step, name, leaf, gradient in facts.leaf_grads:
+        owner = name or names.canonical.get(leaf.id)
+        if owner is not None:  # else it is a leaf of a checkpoint's second run, inside the backward pass
+            names.give(step, f"{_without_step(owner)}.grad", gradient)
     by_value: dict[int, list[Value]] = {}
     for value, gradient in facts.activation_grads:
         by_value.setdefault(value.id, []).append(gradient)

@@ -69,7 +69,8 @@ _OVERWRITES = {
     "aten::_foreach_copy_",
 }
 
-# Kernels that write to arguments their schema does not mark: the running statistics of batch norm.
+# Kernels that write to arguments their schema does not mark: the running statistics of batch norm, and the scratch
+# memory that oneDNN's and cuDNN's recurrent layers hand from the forward pass to the backward one.
 _UNDECLARED: dict[str, tuple[tuple[str, ...], str | None]] = {
     "aten::native_batch_norm": (("running_mean", "running_var"), "training"),
     "aten::cudnn_batch_norm": (("running_mean", "running_var"), "training"),
@@ -77,6 +78,8 @@ _UNDECLARED: dict[str, tuple[tuple[str, ...], str | None]] = {
     "aten::batch_norm_update_stats": (("running_mean", "running_var"), None),
     "aten::batch_norm_gather_stats": (("running_mean", "running_var"), None),
     "aten::batch_norm_gather_stats_with_counts": (("running_mean", "running_var"), None),
+    "aten::mkldnn_rnn_layer_backward": (("workspace",), None),
+    "aten::_cudnn_rnn_backward": (("reserve",), None),
 }
 
 

@@ -50,12 +50,13 @@ class Undo:
 class Life:
     """One storage through the run; `undos[v]` takes it from version v + 1 back to version v."""
 
-    __slots__ = ("undos", "watch", "watched")
+    __slots__ = ("undos", "watched")
 
     def __init__(self) -> None:
         self.undos: list[Undo] = []
-        self.watch: torch.Tensor | None = None  # shares the storage's version counter
-        self.watched: int | None = None  # what that counter said when the recording ended
+        # Tensors on this storage and what their version counters said as the recording ended. One is not enough: tensors
+        # that a kernel returns as views of one another need not share a counter.
+        self.watched: list[tuple[torch.Tensor, int]] = []
 
     def keeps(self, geometry: Geometry, version: int, tensor: torch.Tensor | None) -> bool:
         """Whether `read` would find the numbers."""
@@ -100,7 +101,7 @@ class Life:
 
     def intact(self) -> bool:
         """Whether nobody has written to the living storage since the recording ended."""
-        return self.watch is None or self.watched is None or self.watch._version == self.watched
+        return all(tensor._version == version for tensor, version in self.watched)
 
     def _rewind(self, geometry: Geometry, start: Undo | torch.Tensor, undos: list[Undo]) -> torch.Tensor:
         """Copies the storage as `start` shows it and takes the undos back, the last one first."""
