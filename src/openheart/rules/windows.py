@@ -73,9 +73,7 @@ def axes(
     def wide(numbers: Sequence[int]) -> list[int]:
         return [numbers[0]] * rank if len(numbers) == 1 else list(numbers)
 
-    columns = zip(
-        sizes, outputs, wide(kernel), wide(stride), wide(padding), wide(dilation), strict=True
-    )
+    columns = zip(sizes, outputs, wide(kernel), wide(stride), wide(padding), wide(dilation), strict=True)
     return [Axis(*column) for column in columns]
 
 
@@ -89,13 +87,17 @@ def places(shape: Sequence[int]) -> list[Index]:
     return [index(name, size) for name, size in zip(PLACES[len(shape)], shape, strict=True)]
 
 
-def seen_at(window: Sequence[Axis], at: Sequence[Expr], offset: Sequence[Expr]) -> tuple[list[Expr], Expr | None]:
+def seen_at(
+    window: Sequence[Axis], at: Sequence[Expr], offset: Sequence[Expr]
+) -> tuple[list[Expr], Expr | None]:
     """The input places seen from output places `at`, and where they lie inside the input."""
     seen = [axis.seen(p, k) for axis, p, k in zip(window, at, offset, strict=True)]
     return seen, every([axis.inside(place) for axis, place in zip(window, seen, strict=True)])
 
 
-def seers_of(window: Sequence[Axis], at: Sequence[Expr], offset: Sequence[Expr]) -> tuple[list[Expr], Expr | None]:
+def seers_of(
+    window: Sequence[Axis], at: Sequence[Expr], offset: Sequence[Expr]
+) -> tuple[list[Expr], Expr | None]:
     """The output places that see the input places `at`, and where they exist."""
     pairs = [axis.seer(p, k) for axis, p, k in zip(window, at, offset, strict=True)]
     return [place for place, _ in pairs], every([condition for _, condition in pairs])
