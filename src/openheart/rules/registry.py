@@ -19,7 +19,6 @@ where each tensor argument lies in its memory (by argument name; for laws that g
 from __future__ import annotations
 
 import inspect
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -214,17 +213,10 @@ def precision_of(call: Call, value: Value) -> Precision:
     return FLOAT64 if widest == FLOAT64.unit else FLOAT32
 
 
-def is_view(call: Call, output: int = 0) -> bool:
-    """Whether the output only re-arranges one of the call's inputs."""
+def all_rules() -> dict[tuple[str, Slot], Rule]:
+    """Every registered law, by overload and output."""
     _load()
-    found = _RULES.get((str(call.op), call.slots[output][0]))
-    return found is not None and found.view
-
-
-def covered() -> list[str]:
-    """The overloads that have a law, sorted."""
-    _load()
-    return sorted({key for key, _ in _RULES})
+    return dict(_RULES)
 
 
 def cast(x: Operand, kind: Kind, source: Kind) -> Expr:
@@ -242,13 +234,11 @@ def _load() -> None:
     global _loaded
     if _loaded:
         return
-    _loaded = True
     from importlib import import_module
 
     for family in FAMILIES:
-        name = f"openheart.rules.{family}"
-        if name not in sys.modules:
-            import_module(name)
+        import_module(f"openheart.rules.{family}")
+    _loaded = True
 
 
 FAMILIES: Iterable[str] = (
