@@ -42,10 +42,14 @@ def name_values(facts: Facts) -> Names:
     _leaves(facts, names)
     functional = _functional(facts)
     _give_functional(names, functional, backward=False)
+    tied = _tied(facts)
     for step, name, leaf, gradient in facts.leaf_grads:
         owner = name or names.canonical.get(leaf.id)
         if owner is not None:  # else it is a leaf of a checkpoint's second run, inside the backward pass
-            names.give(step, f"{_without_step(owner)}.grad", gradient)
+            owner = _without_step(owner)
+            names.give(step, f"{owner}.grad", gradient)
+            for other in tied.get(owner, ()):
+                names.give(step, f"{other}.grad", gradient, alias=True)
     by_value: dict[int, list[Value]] = {}
     for value, gradient in facts.activation_grads:
         by_value.setdefault(value.id, []).append(gradient)
@@ -55,6 +59,14 @@ def name_values(facts: Facts) -> Names:
             names.give(0, f"{name}.grad", gradient, alias=not canonical)
     _give_functional(names, functional, backward=True)
     return names
+
+
+def _tied(facts: Facts) -> dict[str, list[str]]:
+    """For each name of a parameter that has several, all of them."""
+    together: dict[tuple[int, int], list[str]] = {}
+    for step, name, value in facts.parameters:
+        together.setdefault((step, value.id), []).append(name)
+    return {name: group for group in together.values() if len(group) > 1 for name in group}
 
 
 def _without_step(name: str) -> str:
