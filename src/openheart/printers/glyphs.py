@@ -38,7 +38,7 @@ INFIX = {
     "sub": Infix("−", SUM, PRODUCT),
     "mul": Infix("·", PRODUCT, PRODUCT),
     "div": Infix("/", PRODUCT, FRACTION),
-    "mod": Infix("mod", PRODUCT, FRACTION),
+    "mod": Infix("mod", SUM, FRACTION),
 }
 
 FENCES = {"abs": ("|", "|"), "floor": ("⌊", "⌋"), "ceil": ("⌈", "⌉")}

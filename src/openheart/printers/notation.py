@@ -27,6 +27,7 @@ from openheart.formula.instance import Rest, Slot, Terms
 from openheart.i18n import message
 from openheart.printers.digits import DIGITS, Shown, constant, shown
 from openheart.printers.glyphs import (
+    AND,
     ATOM,
     BIG,
     BIG_GLYPHS,
@@ -35,6 +36,7 @@ from openheart.printers.glyphs import (
     FRACTION,
     FUNCTION_NAMES,
     INFIX,
+    OR,
     POWER,
     PRODUCT,
     SUM,
@@ -300,7 +302,8 @@ def _apply(node: Apply, style: Style, lead: bool) -> tuple[Box, int]:
         return Row((box(args[0], style, SUM, lead), Mark("+", "infix"), *imaginary)), SUM
     row = INFIX.get(name)
     if row is not None:
-        left = box(args[0], style, row.level + (row.level == COMPARE), lead)
+        chains = row.level in (OR, AND)
+        left = box(args[0], style, row.level if chains else row.level + 1, lead)
         right = box(args[1], style, row.right, lead=row.level <= COMPARE)
         mark = Mark(row.glyph, "infix" if row.level > COMPARE else "relation")
         return Row((left, mark, right)), row.level

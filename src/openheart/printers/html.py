@@ -1,0 +1,178 @@
+"""An explanation as an HTML fragment that needs nothing else: no script, no font, no file, no network.
+
+Formulas are MathML, which browsers draw by themselves. A number with an address carries it as `title` and
+`data-address`. A long sum is one `<math>` a term, so that it wraps on a narrow screen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from html import escape
+from typing import TYPE_CHECKING
+
+from openheart.formula.expr import Scalar
+from openheart.i18n import message
+from openheart.printers import parts
+from openheart.printers.css import style_tag
+from openheart.printers.digits import DIGITS, shown
+from openheart.printers.mathml import mathml
+from openheart.printers.notation import Box, Mark, Row, Style
+from openheart.printers.parts import Equation, style_for
+
+if TYPE_CHECKING:
+    from openheart.explain import Explanation
+
+SHADES = {"exact": "oh-good", "within rounding": "oh-good", "disagrees": "oh-bad", "opaque": "oh-warn"}
+
+
+def explanation_html(
+    explanation: Explanation, digits: int = DIGITS, lang: str | None = None, *, styled: bool = True
+) -> str:
+    """The fragment; without `styled` the page around it has the style sheet already."""
+    style = style_for(digits, lang, flat=False)
+    return (style_tag() if styled else "") + _article(explanation, style)
+
+
+def _article(explanation: Explanation, style: Style) -> str:
+    lang = style.lang
+    sections = "".join(
+        _part(message(f"section.{key}", lang), body) for key, body in _sections(explanation, style)
+    )
+    inside = "".join(_article(child, style) for child in explanation.inputs)
+    if inside:
+        inside = f"<details open><summary>{_word('section.inputs', lang)}</summary>{inside}</details>"
+    address = escape(explanation.address, quote=True)
+    return (
+        f'<article class="oh oh-explanation" lang="{lang}" data-address="{address}">'
+        f"{_head(explanation, style)}{sections}{inside}</article>"
+    )
+
+
+def _head(explanation: Explanation, style: Style) -> str:
+    word, mark, why = parts.verdict(explanation, style.lang)
+    shade = SHADES[explanation.verdict] if mark != "·" else ""
+    where = " · ".join(parts.origin(explanation, style.lang))
+    return (
+        f'<div class="oh-head"><h3>{_address(explanation.address)}<span class="oh-eq">=</span>'
+        f"{value(explanation.value, style)}</h3>"
+        f'<span class="oh-verdict {shade}" title="{escape(why, quote=True)}">{mark} {escape(word)}</span></div>'
+        f'<p class="oh-origin">{escape(where)}</p>'
+    )
+
+
+def _sections(explanation: Explanation, style: Style) -> Iterator[tuple[str, str]]:
+    laws = parts.law(explanation, style)
+    if laws:
+        yield (
+            "law",
+            "".join(_line(e, style, named=n > 0) for n, e in enumerate(laws))
+            + _arguments(explanation, style),
+        )
+        yield "numbers", "".join(_line(e, style) for e in parts.numbers(explanation, style))
+    rows, more = parts.contributions(explanation)
+    if rows:
+        yield "contributions", _terms(rows, more, style)
+    found = list(parts.sources(explanation).items())
+    if found:
+        yield "sources", _sources(found, style)
+    yield "check", _check(explanation, style)
+    said = parts.notes(explanation, style.lang)
+    if said:
+        yield "notes", f'<div class="oh-notes">{"".join(f"<p>{escape(note)}</p>" for note in said)}</div>'
+
+
+def _part(label: str, body: str) -> str:
+    return f'<section class="oh-part"><h4>{escape(label)}</h4><div>{body}</div></section>'
+
+
+def _word(key: str, lang: str) -> str:
+    return escape(message(key, lang))
+
+
+def _address(address: str) -> str:
+    return f'<span class="oh-address">{escape(address)}</span>'
+
+
+def value(number: Scalar, style: Style, address: str | None = None) -> str:
+    """A number outside of a formula; its full digits are its title, or its address is."""
+    text = shown(number, style.digits).text(style.decimal)
+    title = repr(number) if address is None else address
+    slot = f' data-address="{escape(address, quote=True)}"' if address is not None else ""
+    return f'<span class="oh-number" title="{escape(title, quote=True)}"{slot}>{escape(text)}</span>'
+
+
+def _line(e: Equation, style: Style, *, named: bool = False) -> str:
+    terms = list(_broken([e.left, *e.tail]))
+    drawn = " ".join(f"<math>{''.join(mathml(b, style) for b in term)}</math>" for term in terms)
+    return f'<div class="oh-line {"oh-named" if named else "oh-sum"}">{drawn}</div>'
+
+
+def _broken(boxes: Sequence[Box]) -> Iterator[list[Box]]:
+    """A line's boxes in groups, each starting with its sign: where the line may wrap."""
+    group: list[Box] = []
+    for item in parts.flattened(boxes):
+        starts = isinstance(item, Mark) and (
+            item.kind == "relation" or (item.kind == "infix" and item.glyph in "+−")
+        )
+        if starts and group:
+            yield group
+            group = []
+        group.append(item)
+    yield group
+
+
+def _arguments(explanation: Explanation, style: Style) -> str:
+    items = (
+        f"<span><math>{mathml(Row((symbol, Mark('=', 'relation'))), style)}</math> {_address(address)}</span>"
+        for symbol, address in parts.arguments(explanation)
+    )
+    made = "".join(items)
+    return f'<div class="oh-args">{made}</div>' if made else ""
+
+
+def _terms(rows: Sequence[parts.Contribution], more: int, style: Style) -> str:
+    body = "".join(_term(row, style) for row in rows)
+    after = f'<p class="oh-more">{escape(message("list.more", style.lang, count=more))}</p>' if more else ""
+    return f'<table class="oh-terms"><tbody>{body}</tbody></table>{after}'
+
+
+def _term(row: parts.Contribution, style: Style) -> str:
+    names = " · ".join(
+        _address(address) if address is not None else value(number, style) for address, number in row.factors
+    )
+    sign = ' class="oh-minus"' if row.bar < 0 else ""
+    return (
+        f'<tr><td class="oh-name">{names}</td><td class="oh-number">{value(row.value, style)}</td>'
+        f'<td class="oh-share">{100 * row.share:.0f} %</td>'
+        f'<td class="oh-bar"><i{sign} style="width:{100 * abs(row.bar):.1f}%"></i></td></tr>'
+    )
+
+
+def _sources(found: Sequence[tuple[str, Scalar]], style: Style) -> str:
+    listed = found[: parts.SOURCES]
+    items = "".join(f"<li>{_address(a)}{value(v, style, a)}</li>" for a, v in listed)
+    rest = len(found) - len(listed)
+    after = f'<p class="oh-more">{escape(message("list.more", style.lang, count=rest))}</p>' if rest else ""
+    return f'<ul class="oh-sources">{items}</ul>{after}'
+
+
+def _check(explanation: Explanation, style: Style) -> str:
+    check = parts.check_numbers(explanation, style.digits)
+    word, mark, why = parts.verdict(explanation, style.lang)
+    shade = SHADES[explanation.verdict] if mark != "·" else ""
+    verdict = f'<span class="oh-verdict {shade}">{mark} {escape(word)}</span>'
+    said = f'<p class="oh-why">{verdict} {escape(why)}</p>'
+    if check.float64 is None or mark == "·":
+        return said
+    named = (
+        ("check.recorded", check.recorded),
+        ("check.float64", check.float64),
+        ("check.difference", check.difference),
+        ("check.bound", check.bound),
+    )
+    items = "".join(
+        f"<div><dt>{_word(key, style.lang)}</dt><dd>{escape(number.text(style.decimal))}</dd></div>"
+        for key, number in named
+        if number is not None
+    )
+    return f'{said}<dl class="oh-check">{items}</dl>'

@@ -1,0 +1,244 @@
+"""What an explanation says, part by part, before any format: the text, HTML and JSON printers lay out these.
+
+The general law with its named parts, the lines with their numbers and honest relation, where each number
+comes from, the contributions, and the check's numbers with as many digits as show the difference.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from openheart.formula.expr import Apply, Definition, Expr, Named, Scalar
+from openheart.formula.instance import Line, Slot, Terms
+from openheart.i18n import decimal_mark, language, message
+from openheart.printers.digits import MOST_DIGITS, Shown, shown
+from openheart.printers.honesty import Relation, relation
+from openheart.printers.notation import Box, Figure, Mark, Row, Script, Style, box, figure, free, named, parts
+from openheart.printers.text import plain
+
+if TYPE_CHECKING:
+    from openheart.explain import Explanation
+
+CONTRIBUTIONS = 8
+SOURCES = 24
+"""At most this many are listed; the rest are counted."""
+
+VERDICTS = {
+    "exact": ("verdict.exact", "✓"),
+    "within rounding": ("verdict.within", "✓"),
+    "disagrees": ("verdict.disagrees", "✗"),
+    "opaque": ("verdict.opaque", "?"),
+}
+"""A verdict's catalogue key and its mark."""
+
+
+def style_for(digits: int, lang: str | None, *, flat: bool) -> Style:
+    """The style of one printing: the language and the decimal mark are looked up once."""
+    return Style(digits=digits, lang=language(lang), decimal=decimal_mark(), flat=flat)
+
+
+@dataclass(frozen=True, slots=True)
+class Equation:
+    """`left relation right`, and `= result` where a result is printed too."""
+
+    left: Box
+    right: Box
+    relation: Relation = "="
+    result: Box | None = None
+
+    @property
+    def row(self) -> Row:
+        """The whole equation as one row."""
+        return Row((self.left, *self.tail))
+
+    @property
+    def tail(self) -> tuple[Box, ...]:
+        """All but the left side, signs included."""
+        if self.result is None:
+            return Mark("=", "relation"), self.right
+        return Mark("=", "relation"), self.right, Mark(self.relation, "relation"), self.result
+
+
+def law(explanation: Explanation, style: Style) -> list[Equation]:
+    """The law in general form, then its named parts."""
+    found = explanation.law
+    if found is None:
+        return []
+    general = replace(style, law=True, order=found.indices)
+    indices = tuple(Mark(i.name, "index") for i in found.indices)
+    whole = Equation(Script(named(found.output.name), indices), box(found.expr, general))
+    return [whole, *(_part(part, general) for part in parts(found.expr))]
+
+
+def _part(part: Named | Definition, style: Style) -> Equation:
+    indices = part.indices if isinstance(part, Definition) else tuple(free(part, style.order))
+    left = Script(named(part.name), tuple(Mark(i.name, "index") for i in indices))
+    return Equation(left, box(part.body, style))
+
+
+def arguments(explanation: Explanation) -> list[tuple[Box, str]]:
+    """What the law's symbols stand for."""
+    return [(named(name), address) for name, address in explanation.arguments]
+
+
+def numbers(explanation: Explanation, style: Style) -> list[Equation]:
+    """The lines with their numbers: named parts first, the number itself last."""
+    return [
+        equation(line, style, explanation.address if line is explanation.lines[-1] else None)
+        for line in explanation.lines
+    ]
+
+
+def equation(line: Line, style: Style, address: str | None = None) -> Equation:
+    """One line of an instance, with its honest relation; `address` is set for the explained number itself."""
+    left: Box = Mark(address, "address") if address is not None else part_name(line.name or "")
+    result = figure(line.result, style, address, None if address is not None else line.name)
+    right = box(line.instance, style)
+    if isinstance(right, Figure) and right.shown == result.shown:
+        # A number that was only copied or moved; its source is among the sources.
+        return Equation(left, right)
+    return Equation(left, right, relation(line, style.digits), result)
+
+
+def part_name(name: str) -> Box:
+    """The name of a line's part, with its place where it has one: `mu[0,3]`."""
+    base, _, place = name.partition("[")
+    at = tuple(Mark(i, "index") for i in place.rstrip("]").split(",")) if place else ()
+    return Script(named(base), at) if at else named(base)
+
+
+def slots(node: Expr) -> Iterator[Slot]:
+    """The numbers of an instance that have an address, in reading order."""
+    if isinstance(node, Slot):
+        if node.address is not None:
+            yield node
+    elif isinstance(node, Apply):
+        for arg in node.args:
+            yield from slots(arg)
+    elif isinstance(node, Terms):
+        for item in node.items:
+            yield from slots(item)
+
+
+def sources(explanation: Explanation) -> dict[str, Scalar]:
+    """Where the printed numbers come from: address and value, each once, in reading order."""
+    found: dict[str, Scalar] = {}
+    for line in explanation.lines:
+        for slot in slots(line.instance):
+            found.setdefault(slot.address or "", slot.value)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Contribution:
+    """One term of the sum: its value, what it is the product of, its share, and its bar from −1 to 1."""
+
+    value: float
+    factors: tuple[tuple[str | None, Scalar], ...]
+    share: float
+    bar: float
+
+
+def contributions(explanation: Explanation) -> tuple[list[Contribution], int]:
+    """The largest contributions, and how many more there are; none where there is one term only."""
+    terms = explanation.terms
+    count = len(terms)
+    if count < 2:
+        return [], 0
+    top = list(terms[:CONTRIBUTIONS])
+    largest = abs(top[0].value)
+    unit = largest if largest and math.isfinite(largest) else 1.0
+    rows = [
+        Contribution(
+            t.value, tuple(t.factors), t.share, _clipped(t.value / unit) if not math.isnan(t.value) else 0.0
+        )
+        for t in top
+    ]
+    return rows, count - len(rows)
+
+
+def _clipped(x: float) -> float:
+    return max(-1.0, min(1.0, x))
+
+
+@dataclass(frozen=True, slots=True)
+class CheckNumbers:
+    """The check line: recorded and float64 with the digits that show their difference."""
+
+    recorded: Shown
+    float64: Shown | None
+    difference: Shown | None
+    bound: Shown | None
+
+
+def check_numbers(explanation: Explanation, digits: int) -> CheckNumbers:
+    """The recorded and the recomputed number, their difference and the bound on it."""
+    recorded, computed = explanation.value, explanation.computed
+    if computed is None:
+        return CheckNumbers(shown(recorded, digits), None, None, None)
+    error, bound = explanation.error, explanation.bound
+    fine = _telling(recorded, error, digits)
+    return CheckNumbers(
+        shown(recorded, fine),
+        shown(computed, fine),
+        None if error is None else shown(error, 1),
+        None if bound is None else shown(bound, 1),
+    )
+
+
+def _telling(value: Any, error: float | None, digits: int) -> int:
+    """How many decimals show a difference with two digits."""
+    if error is None or error == 0 or not math.isfinite(error):
+        return digits
+    decimals = 1 - math.floor(math.log10(error))
+    exponent = shown(value, digits).exponent
+    return min(MOST_DIGITS, max(digits, decimals + (exponent or 0)))
+
+
+def verdict(explanation: Explanation, lang: str) -> tuple[str, str, str]:
+    """The verdict's word, its mark and why; a number that nothing computed has no check to pass."""
+    key, mark = VERDICTS[explanation.verdict]
+    if explanation.verdict != "opaque" and explanation.kind != "computed":
+        return message(f"kind.{explanation.kind}", lang), "·", message("verdict.given.why", lang)
+    return message(key, lang), mark, message(f"{key}.why", lang)
+
+
+def origin(explanation: Explanation, lang: str) -> list[str]:
+    """Where in the run the number was made: operator, phase, source line, step."""
+    found = [explanation.operator] if explanation.operator else [message(f"kind.{explanation.kind}", lang)]
+    if explanation.phase:
+        found.append(message(f"phase.{explanation.phase}", lang))
+    if explanation.step:
+        found.append(message("step", lang, step=explanation.step))
+    if explanation.source:
+        found.append(explanation.source)
+    return found
+
+
+def notes(explanation: Explanation, lang: str) -> list[str]:
+    """What a teacher would add."""
+    return [sentence(note.key, note.params, lang) for note in explanation.notes]
+
+
+def sentence(key: str, params: Any, lang: str) -> str:
+    """A note of the catalogue; "note.given" has one sentence for each kind of given number."""
+    if key == "note.given":
+        return message(f"note.given.{params['kind']}", lang)
+    return message(key, lang, **params)
+
+
+def flattened(boxes: Iterable[Box]) -> Iterator[Box]:
+    """The boxes of nested rows, side by side: where a long line may be broken."""
+    for item in boxes:
+        if isinstance(item, Row):
+            yield from flattened(item.items)
+        else:
+            yield item
+
+
+def length(item: Box, style: Style) -> int:
+    """About how many characters wide a box is."""
+    return len(plain(item, style))
