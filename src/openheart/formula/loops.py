@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from openheart.formula.expr import Apply, Definition, Expr, Index, Named, Number, Reduce, Ref
-from openheart.formula.functions import COMPARISONS, COMPUTED_IN, ULPS
+from openheart.formula.functions import COMPARISONS, TRANSPARENT, ULPS
 
 LOOPS = 1 << 15
 """From this many elements on, a formula is worth a compiled loop."""
@@ -116,7 +116,7 @@ class Writer:
             return self._number(node.value)
         if isinstance(node, Ref) and not isinstance(node.tensor, Definition):
             return self._read(self.fetch(node.tensor), node)
-        if isinstance(node, Apply) and node.function not in COMPUTED_IN:
+        if isinstance(node, Apply) and node.function not in TRANSPARENT - {"float"}:
             if not node.free and _constant(node):
                 return self._number(self.stage(node)[0])
             return self._apply(node)
@@ -278,7 +278,8 @@ class Writer:
         function, ulps, slope = SLOPES[name]
         x = self._let(f"float({a.value})")
         value = self._let(function.format(x=x))
-        error = f"{ulps}*unit*abs({value}) + tiny"
+        own = ulps.format(x=x, v=value) if isinstance(ulps, str) else f"{ulps}*unit*abs({value})"
+        error = f"{own} + tiny"
         if a.error:
             passed = self._let("(" + slope.format(x=x, e=a.error, v=value) + f")*{a.error}")
             if name == "sqrt":
@@ -290,15 +291,16 @@ class Writer:
         return Operand(value, self._let(f"({error}) if abs({value}) < INF else 0.0"), "f")
 
 
-SLOPES: dict[str, tuple[str, float, str]] = {
+ERF = "(4.0*unit*abs({v}) if unit < 1e-10 else 16.0*unit)"
+SLOPES: dict[str, tuple[str, float | str, str]] = {
     "exp": ("math.exp({x})", ULPS, "({v}*(1.0 + 2.0*{e}) if {e} < 1.0 else math.exp({x} + {e}))"),
     "log": ("(math.log({x}) if {x} > 0.0 else (-INF if {x} == 0.0 else NAN))", ULPS, "1.0/max({x} - {e}, 0.0)"),
     "log1p": ("math.log1p({x})", ULPS, "1.0/max(1.0 + {x} - {e}, 0.0)"),
     "sqrt": ("(math.sqrt({x}) if {x} >= 0.0 else NAN)", 2.0, "0.5/math.sqrt(max({x} - {e}, 0.0))"),
     "tanh": ("math.tanh({x})", ULPS, "(1.0 - max(abs({v}) - {e}, 0.0)**2)"),
-    "erf": ("math.erf({x})", ULPS, "1.1283791670955126*math.exp(-max(abs({x}) - {e}, 0.0)**2)"),
-    "sin": ("math.sin({x})", ULPS, "1.0"),
-    "cos": ("math.cos({x})", ULPS, "1.0"),
+    "erf": ("math.erf({x})", ERF, "1.1283791670955126*math.exp(-max(abs({x}) - {e}, 0.0)**2)"),
+    "sin": ("math.sin({x})", 7.0, "1.0"),
+    "cos": ("math.cos({x})", 7.0, "1.0"),
 }
 """Smooth functions: the call, how many units in the last place it is granted, the largest slope nearby."""
 

@@ -5,6 +5,7 @@ Source: N. J. Higham, *Accuracy and Stability of Numerical Algorithms*, 2nd ed.,
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 DOUBLE_UNIT = 2.0**-53
@@ -18,6 +19,11 @@ class Precision:
     unit: float
     tiny: float
     largest: float
+
+    def holds(self, value: float) -> bool:
+        """Whether a finite number of its range has no more digits than the format."""
+        mantissa = math.frexp(value)[0] / self.unit
+        return mantissa == math.floor(mantissa)
 
 
 FLOAT64 = Precision("float64", 2.0**-53, 2.0**-1022, 1.7976931348623157e308)
