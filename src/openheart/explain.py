@@ -40,6 +40,7 @@ from openheart.formula.instance import TERMS, Instance, Line, Slot, Terms
 from openheart.formula.places import places
 from openheart.recording import Call, Element, Value
 from openheart.rules.registry import Law, law_of
+from openheart.unfold import Unfolding, unfold
 
 if TYPE_CHECKING:
     from openheart.recording import Recording
@@ -161,6 +162,11 @@ class Explanation:
     def inputs(self) -> tuple[Explanation, ...]:
         """The explanations of the numbers that this one is made of, as deep as was asked for."""
         return tuple(_unfold(self))
+
+    @cached_property
+    def unfolding(self) -> Unfolding | None:
+        """For an opaque number: PyTorch's own decomposition of its call, recorded; None where there is none."""
+        return None if self.verdict != "opaque" or self.call is None else unfold(self.call)
 
     @cached_property
     def notes(self) -> tuple[Message, ...]:
@@ -297,8 +303,8 @@ def moved_from(recording: Recording, call: Call, output: int, index: tuple[int, 
 
 def _held(call: Call, tensor: Tensor) -> Value:
     name, position = tensor.key
-    if name == "output":
-        return call.outputs[position or 0]
+    if name == "output" and position is not None:
+        return call.outputs[position]
     held = call.arguments[name]
     return held if position is None else held[position]  # type: ignore[no-any-return]
 
@@ -520,6 +526,12 @@ def _notes(explanation: Explanation) -> Iterator[Message]:
         yield Message(f"note.{explanation.kind}", {"operator": explanation.operator})
     elif explanation.kind != "computed":
         yield Message("note.given", {"kind": explanation.kind})
+    if explanation.kind == "opaque" and explanation.unfolding is not None:
+        other = explanation.unfolding.outputs
+        if explanation.output < len(other) and explanation.at and other[explanation.output].ndim == len(explanation.at):
+            steps = len(explanation.unfolding.recording.calls)
+            number = other[explanation.output][explanation.at].item()
+            yield Message("note.unfolded", {"value": number, "recorded": explanation.value, "steps": steps})
     if explanation.verdict == "disagrees":
         yield Message("note.disagrees", {"operator": explanation.operator})
     if call is None:

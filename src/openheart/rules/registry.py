@@ -153,6 +153,12 @@ def law_of(call: Call, output: int = 0) -> Law | None:
         given["geometry"] = {n: a.geometry for n, a in call.arguments.items() if hasattr(a, "geometry")}
     types = {a.name: str(a.type) for a in call.op._schema.arguments} if hasattr(call.op, "_schema") else {}
     given.update((name, symbolic(name, given_, types.get(name, ""))) for name, given_ in call.arguments.items())
+    missing = found.asks - given.keys()
+    if missing:
+        raise RuleError(
+            f"the law at {found.source} asks for {', '.join(sorted(missing))}, which {call.op} does not have; "
+            f"it has {', '.join(call.arguments)}"
+        )
     body = expr(found.function(**{name: given[name] for name in found.asks}))
     return Law(body, at, out[output], precision_of(call, value), found)
 
