@@ -26,6 +26,8 @@ __all__ = ["Recorder", "record", "recording"]
 _UNSEEN: Any = object()
 _current_node = torch._C._current_autograd_node
 _sequence = torch._C._autograd._get_sequence_nr
+_modes = torch._C._len_torch_dispatch_stack
+_mode_at = torch._C._get_dispatch_stack_at
 _frame = sys._getframe
 
 
@@ -64,7 +66,8 @@ class Recorder(TorchDispatchMode):
         self._add = self.log.entries.append
         self._blank: set[int] = set()
         self._states: dict[int, int] = {}
-        self._aliases: dict[int, tuple[torch.Tensor, torch.Tensor, int]] = {}
+        self._aliases: list[tuple[torch.Tensor, torch.Tensor, int]] = []
+        self._lazy = False
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
         plan = PLANS.get(id(func), _UNSEEN)
@@ -162,11 +165,11 @@ class Recorder(TorchDispatchMode):
     def _look_for_rebinding(self) -> None:
         """Notices `parameter.data = other`, which no operator call tells of."""
         moved = []
-        for key, (tensor, alias, storage) in self._aliases.items():
+        for place, (tensor, alias, storage) in enumerate(self._aliases):
             now = tensor.untyped_storage()._cdata
             if now != storage:
                 moved.append((tensor, alias))
-                self._aliases[key] = (tensor, tensor.detach(), now)
+                self._aliases[place] = (tensor, tensor.detach(), now)
         if moved:
             self._add((REBIND, moved))
 
@@ -174,12 +177,12 @@ class Recorder(TorchDispatchMode):
 
     def __enter__(self) -> Recorder:
         if self.model is not None:
-            for path, module in self.model.named_modules():
-                self.paths[id(module)] = path
-            self.log.named = _named_tensors(self.model)
+            _walk(self.model, "", self.paths, self.log.named, ())
             for _, _, tensor in self.log.named:
                 if is_plain(tensor):
-                    self._aliases[id(tensor)] = (tensor, tensor.detach(), tensor.untyped_storage()._cdata)
+                    self._aliases.append((tensor, tensor.detach(), tensor.untyped_storage()._cdata))
+                else:
+                    self._lazy = True
         self.log.sequence = _sequence() - 1
         _install()
         try:
@@ -193,8 +196,8 @@ class Recorder(TorchDispatchMode):
         super().__exit__(*error)
         _uninstall()
         self._look_for_rebinding()
-        if self.model is not None:
-            self.log.named_later = _named_tensors(self.model)
+        if self.model is not None and self._lazy:
+            _walk(self.model, "", {}, self.log.named_later, ())  # a lazy module has made its parameters by now
 
 
 def _is_tensor(item: Any) -> bool:
@@ -204,7 +207,7 @@ def _is_tensor(item: Any) -> bool:
 def _quietly(make: Callable[[], torch.Tensor]) -> torch.Tensor | None:
     """`make()` unseen by any mode that is still on; None where this kind of tensor cannot do it."""
     try:
-        if torch._C._len_torch_dispatch_stack():
+        if _modes():
             with torch._C._DisableTorchDispatch():
                 return make()
         return make()
@@ -212,27 +215,39 @@ def _quietly(make: Callable[[], torch.Tensor]) -> torch.Tensor | None:
         return None
 
 
-def _named_tensors(model: torch.nn.Module) -> list[tuple[str, str, torch.Tensor]]:
-    """Every parameter and buffer with each of its names."""
-    parameters = [
-        ("parameter", name, tensor) for name, tensor in model.named_parameters(remove_duplicate=False)
-    ]
-    return parameters + [
-        ("buffer", name, tensor) for name, tensor in model.named_buffers(remove_duplicate=False)
-    ]
+def _walk(
+    module: torch.nn.Module,
+    path: str,
+    paths: dict[int, str],
+    named: list[tuple[str, str, torch.Tensor]],
+    above: tuple[torch.nn.Module, ...],
+) -> None:
+    """Notes the path of each module, and every parameter and buffer with each of its names (tied ones have several)."""
+    paths.setdefault(id(module), path)
+    stem = f"{path}." if path else ""
+    for name, parameter in module._parameters.items():
+        if parameter is not None:
+            named.append(("parameter", stem + name, parameter))
+    for name, buffer in module._buffers.items():
+        if buffer is not None:
+            named.append(("buffer", stem + name, buffer))
+    for name, child in module._modules.items():
+        if child is not None and child is not module and child not in above:
+            _walk(child, stem + name, paths, named, (*above, module))
 
 
 # The hooks are PyTorch-wide, so they are in place only while at least one recording runs, and each asks which
-# recorders are on in its own thread. `nn.Module.__call__` is wrapped rather than hooked: a global forward hook sends
-# every module call through a slow path that costs more than a small module.
+# recorders are on in its own thread. Module calls are wrapped rather than hooked: PyTorch's global forward hooks are
+# not told of keyword arguments, and they send every module call through a slow path that costs more than a small
+# module. `_call_impl` is wrapped and not `__call__`, which Python copies into every one of hundreds of subclasses.
 _lock = threading.Lock()
 _running = 0
 _handles: list[Any] = []
 
 
 def _recorders() -> Iterator[Recorder]:
-    for place in range(torch._C._len_torch_dispatch_stack()):
-        mode = torch._C._get_dispatch_stack_at(place)
+    for place in range(_modes()):
+        mode = _mode_at(place)
         if isinstance(mode, Recorder):
             yield mode
 
@@ -243,9 +258,18 @@ def _install() -> None:
         _running += 1
         if _running > 1:
             return
-        original = torch.nn.Module.__call__
+        original: Callable[..., Any] = torch.nn.Module._call_impl
 
         def call(module: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
+            modes = _modes()
+            if modes == 0:
+                return original(module, *args, **kwargs)
+            if modes == 1:  # one recorder, and nothing else: nearly always
+                recorder = _mode_at(0)
+                path = recorder.paths.get(id(module)) if type(recorder) is Recorder else None
+                if path is None:
+                    return original(module, *args, **kwargs)
+                return recorder.call_module(path, original, module, args, kwargs)
             run = original
             for recorder in _recorders():
                 path = recorder.paths.get(id(module))
@@ -253,7 +277,7 @@ def _install() -> None:
                     run = _through(recorder, path, run)
             return run(module, *args, **kwargs)
 
-        torch.nn.Module.__call__ = call  # type: ignore[method-assign]
+        torch.nn.Module._call_impl = call  # type: ignore[assignment]
 
         def before(optimizer: Any, args: Any, kwargs: Any) -> None:
             for recorder in _recorders():
@@ -264,8 +288,8 @@ def _install() -> None:
                 recorder.optimizer_stepped(optimizer)
 
         def restore() -> None:
-            if torch.nn.Module.__call__ is call:
-                torch.nn.Module.__call__ = original  # type: ignore[method-assign]
+            if torch.nn.Module._call_impl is call:
+                torch.nn.Module._call_impl = original  # type: ignore[method-assign]
 
         _handles[:] = [
             restore,

@@ -30,14 +30,14 @@ SMALL = 64 * 2**20  # leaves of no more than this many bytes in all are copied a
 def settle(log: Log) -> None:
     """Copies the small leaves and notes every version counter."""
     made: set[int] = set()
-    leaves = {id(tensor): tensor for _, _, tensor in (*log.named, *log.named_later)}
-    versions = log.versions
+    leaves = {id(tensor): tensor for _, _, tensor in log.named}
+    leaves.update((id(tensor), tensor) for _, _, tensor in log.named_later)
+    results: list[torch.Tensor] = []
     for entry in log.entries:
         if len(entry) < 11:
             continue
-        if (
-            entry[7] is None
-        ):  # in a backward pass, what was saved comes back as new objects that only look like leaves
+        # In a backward pass, what was saved comes back as new objects that only look like leaves.
+        if entry[7] is None:
             for argument in entry[1]:
                 if type(argument) is torch.Tensor:
                     if id(argument) not in made:
@@ -49,19 +49,19 @@ def settle(log: Log) -> None:
         result = entry[3]
         if type(result) is torch.Tensor:
             made.add(id(result))
-            if not result.is_inference():
-                versions.append((result, result._version))
+            results.append(result)
         elif type(result) is tuple or type(result) is list:
             for item in result:
                 if type(item) is torch.Tensor:
                     made.add(id(item))
-                    if not item.is_inference():
-                        versions.append((item, item._version))
+                    results.append(item)
     plain = [tensor for tensor in leaves.values() if is_plain(tensor)]
-    versions += [(tensor, tensor._version) for tensor in plain if not tensor.is_inference()]
-    if sum(tensor.nbytes for tensor in plain) <= SMALL:
-        with torch.no_grad(), torch._C._DisableTorchDispatch():
-            log.kept += [(tensor, tensor.clone()) for tensor in plain]
+    for tensor in results + plain:
+        if not tensor.is_inference():  # what is made in inference mode has no version counter
+            log.versions.append((tensor, tensor._version))
+    if sum([tensor.numel() * tensor.itemsize for tensor in plain]) <= SMALL:
+        with torch._C._DisableTorchDispatch():
+            log.kept += [(tensor, tensor.detach().clone()) for tensor in plain]
 
 
 _watched: weakref.WeakSet[Recording] = weakref.WeakSet()

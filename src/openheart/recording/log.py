@@ -51,6 +51,7 @@ class Log:
 
 
 _PLAIN = {torch.Tensor, torch.nn.Parameter, torch.nn.Buffer}
+_is_wrapped = torch._C._functorch.is_functorch_wrapped_tensor
 
 
 def is_plain(tensor: torch.Tensor) -> bool:
@@ -59,5 +60,5 @@ def is_plain(tensor: torch.Tensor) -> bool:
         type(tensor) in _PLAIN
         and tensor.layout is torch.strided
         and not tensor.is_nested
-        and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+        and not _is_wrapped(tensor)
     )

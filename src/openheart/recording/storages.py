@@ -13,7 +13,7 @@ import torch
 
 from openheart.errors import OpaqueError
 
-__all__ = ["Geometry", "Life", "Undo", "geometry_of"]
+__all__ = ["Geometry", "Life", "Undo", "geometry_of", "strided"]
 
 
 class Geometry(NamedTuple):
@@ -121,11 +121,12 @@ class Life:
                 # This undo reaches outside of the copied part; what lies outside is not part of the value asked for.
                 _copy_inside(storage, shift, undo, device)
                 continue
-            _strided(storage, undo.geometry, shift, device).copy_(undo.content)
-        return _strided(storage, geometry, shift, device)
+            strided(storage, undo.geometry, shift, device).copy_(undo.content)
+        return strided(storage, geometry, shift, device)
 
 
-def _strided(storage: Any, geometry: Geometry, shift: int, device: torch.device) -> torch.Tensor:
+def strided(storage: Any, geometry: Geometry, shift: int, device: torch.device) -> torch.Tensor:
+    """A tensor of this geometry in a storage whose first byte is byte `shift` of the storage that it describes."""
     empty = torch.empty(0, dtype=geometry.dtype, device=device)
     width = geometry.dtype.itemsize
     offset = (geometry.offset * width - shift) // width
@@ -144,7 +145,7 @@ def _copy_inside(storage: Any, shift: int, undo: Undo, device: torch.device) -> 
     low, high = undo.geometry.span()
     patch = torch.zeros(high - low, dtype=torch.uint8, device=device).untyped_storage()
     mask = torch.zeros(high - low, dtype=torch.uint8, device=device).untyped_storage()
-    _strided(patch, undo.geometry, low, device).copy_(undo.content)
+    strided(patch, undo.geometry, low, device).copy_(undo.content)
     marked = torch.full_like(undo.content, 1, dtype=torch.uint8)
     width = undo.geometry.dtype.itemsize
     for byte in range(width):
@@ -154,7 +155,7 @@ def _copy_inside(storage: Any, shift: int, undo: Undo, device: torch.device) -> 
             bits=0,
             offset=byte,
         )
-        _strided(mask, place, 0, device).copy_(marked)
+        strided(mask, place, 0, device).copy_(marked)
     nbytes = storage.nbytes()
     start, stop = max(low, shift), min(high, shift + nbytes)
     whole = torch.empty(0, dtype=torch.uint8, device=device).set_(

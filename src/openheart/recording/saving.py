@@ -1,0 +1,294 @@
+"""A recording as one file: safetensors for the numbers, JSON for the rest, a checksum on everything, no pickle.
+
+    magic (8 bytes) · version (4) · length of the header (8) · SHA-256 of all that and the header (32)
+    header: JSON, the length and SHA-256 of each part
+    run:    JSON, calls with their arguments, values, names
+    values: a safetensors file; each tensor is a piece of storage, as bytes, that one or more values lie in
+
+The file is written beside its place and then moved there, so a kill at any moment leaves the old file or the new one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import struct
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import torch
+
+from openheart.errors import OpaqueError, RecordingFileError
+from openheart.recording.build import Facts
+from openheart.recording.encoding import decode, encode, find_op, op_name
+from openheart.recording.log import is_plain
+from openheart.recording.names import Names
+from openheart.recording.storages import Geometry, Life, geometry_of, strided
+from openheart.recording.values import Call, Value
+
+if TYPE_CHECKING:
+    from openheart.recording.recording import Recording
+
+__all__ = ["load", "save"]
+
+MAGIC = b"opnheart"
+VERSION = 1
+_FIXED = struct.Struct("<8sIQ")
+_PARTS = ("run", "values")
+
+
+def save(recording: Recording, path: str | os.PathLike[str]) -> None:
+    """Writes `recording` to `path`, whole or not at all.
+
+    Raises:
+        RecordingFileError: the folder does not exist or cannot be written to.
+    """
+    path = Path(path)
+    with torch.no_grad(), torch._C._DisableTorchDispatch():
+        pieces, places = _pieces(recording.values)
+        run = json.dumps(_describe(recording, places), separators=(",", ":"), allow_nan=False).encode()
+        try:
+            with _replacing(path) as file:
+                _write(file, run, pieces)
+        except OSError as error:
+            raise RecordingFileError(f"cannot write the recording to {str(path)!r}: {error.strerror}") from error
+
+
+def load(path: str | os.PathLike[str]) -> Recording:
+    """Reads a recording that `Recording.save` wrote. Its `.model` is None; all else is as it was.
+
+    Raises:
+        RecordingFileError: there is no such file, or it is damaged, cut short, not a recording, or from a newer version.
+    """
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise RecordingFileError(f"cannot read {str(path)!r}: {error.strerror}") from error
+    parts = _checked_parts(content, str(path))
+    try:
+        return _rebuild(json.loads(bytes(parts["run"])), parts["values"])
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        # The checksums hold, so these are the bytes that somebody wrote: just not a recording that we can have written.
+        raise RecordingFileError(
+            f"{str(path)!r} is whole, but it does not hold a recording of version {VERSION}: {error!r}"
+        ) from error
+
+
+# The container -------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _replacing(path: Path) -> Iterator[BinaryIO]:
+    """A new file that takes the place of `path` when the block ends, and vanishes if it fails."""
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            Path(temporary).unlink()
+        raise
+    with contextlib.suppress(OSError):  # some file systems cannot sync a folder, and need not
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def _write(file: BinaryIO, run: bytes, pieces: list[torch.Tensor]) -> None:
+    blank = {name: {"length": 0, "sha256": "0" * 64} for name in _PARTS}
+    table = _safetensors_header(pieces)
+    lengths = {"run": len(run), "values": len(table) + sum(piece.numel() for piece in pieces)}
+    sums = {"run": hashlib.sha256(run), "values": hashlib.sha256(table)}
+    for name in _PARTS:
+        blank[name]["length"] = lengths[name]
+    size = len(json.dumps(blank))
+    file.write(b"\0" * (_FIXED.size + 32 + size))
+    file.write(run)
+    file.write(table)
+    for piece in pieces:
+        content = memoryview(piece.cpu().numpy())
+        sums["values"].update(content)
+        file.write(content)
+    header = json.dumps({name: {"length": lengths[name], "sha256": sums[name].hexdigest()} for name in _PARTS}).encode()
+    fixed = _FIXED.pack(MAGIC, VERSION, size)
+    file.seek(0)
+    file.write(fixed + hashlib.sha256(fixed + header).digest() + header)
+
+
+def _safetensors_header(pieces: list[torch.Tensor]) -> bytes:
+    entries: dict[str, Any] = {}
+    start = 0
+    for number, piece in enumerate(pieces):
+        entries[str(number)] = {
+            "dtype": "U8",
+            "shape": [piece.numel()],
+            "data_offsets": [start, start + piece.numel()],
+        }
+        start += piece.numel()
+    text = json.dumps(entries, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text
+
+
+def _checked_parts(content: bytes, path: str) -> dict[str, memoryview]:
+    """The parts of a file, each one's checksum verified."""
+    damaged = f"{path!r} is damaged or cut short ({{}}); record again, or restore it from a copy"
+    if content[: len(MAGIC)] != MAGIC[: len(content)] or not content:
+        raise RecordingFileError(f"{path!r} is not an openheart recording; one is written with `rec.save(path)`")
+    if len(content) < _FIXED.size + 32:
+        raise RecordingFileError(damaged.format("it ends within its header"))
+    _, version, size = _FIXED.unpack_from(content)
+    start = _FIXED.size + 32
+    header = content[start : start + size]
+    intact = hashlib.sha256(content[: _FIXED.size] + header).digest() == content[_FIXED.size : start]
+    if intact and version > VERSION:
+        raise RecordingFileError(
+            f"{path!r} was written by a newer openheart (format {version}, this one reads {VERSION}): upgrade openheart"
+        )
+    if not intact or version != VERSION:
+        raise RecordingFileError(damaged.format("the checksum of its header does not match"))
+    parts = {}
+    view = memoryview(content)
+    start += size
+    for name, about in json.loads(header).items():
+        part = view[start : start + about["length"]]
+        start += about["length"]
+        if len(part) != about["length"] or hashlib.sha256(part).hexdigest() != about["sha256"]:
+            raise RecordingFileError(damaged.format(f"the checksum of its part {name!r} does not match"))
+        parts[name] = part
+    if start != len(content):
+        raise RecordingFileError(damaged.format("there is something after its end"))
+    return parts
+
+
+# What is in it -------------------------------------------------------------------------------------------------------
+
+
+def _pieces(values: list[Value]) -> tuple[list[torch.Tensor], dict[int, tuple[int, int]]]:
+    """The bytes that the values lie in, each once, and for each value its piece and where its storage's byte 0 is."""
+    storages: dict[int, tuple[Any, list[tuple[int, int, Value, Geometry]]]] = {}
+    for value in values:
+        try:
+            data = value.data
+        except OpaqueError:
+            continue
+        if not is_plain(data) or data.is_meta or data.is_quantized:
+            continue
+        geometry = geometry_of(data)
+        storage = data.untyped_storage()
+        low, high = geometry.span()
+        storages.setdefault(storage._cdata, (storage, []))[1].append((low, high, value, geometry))
+    pieces: list[torch.Tensor] = []
+    places: dict[int, Any] = {}
+    for storage, members in storages.values():
+        members.sort(key=lambda member: member[:2])
+        begin, end = 0, -1
+        for low, high, value, geometry in members:
+            if low > end or end < 0:
+                begin, end = low - low % 16, high
+                pieces.append(torch.empty(0))
+            end = max(end, high)
+            pieces[-1] = torch.empty(0, dtype=torch.uint8, device=storage.device).set_(storage, begin, (end - begin,), (1,))
+            places[value.id] = [len(pieces) - 1, begin, *_geometry_to_json(geometry)]
+    return pieces, places
+
+
+def _geometry_to_json(geometry: Geometry) -> list[Any]:
+    return [
+        str(geometry.dtype).removeprefix("torch."),
+        list(geometry.shape),
+        list(geometry.stride),
+        geometry.offset,
+        geometry.bits,
+    ]
+
+
+def _geometry_from_json(item: list[Any]) -> Geometry:
+    dtype, shape, stride, offset, bits = item
+    return Geometry(getattr(torch, dtype), tuple(shape), tuple(stride), offset, bits)
+
+
+def _describe(recording: Recording, places: dict[int, Any]) -> dict[str, Any]:
+    names = recording._named
+    return {
+        "torch": torch.__version__,
+        "keep": recording.keep,
+        "values": [
+            [value.version, value.origin, _geometry_to_json(value.geometry), places.get(value.id)]
+            for value in recording.values
+        ],
+        "calls": [
+            {
+                "op": op_name(call.op),
+                "name": call.name,
+                "args": [encode(item) for item in call.args],
+                "kwargs": {name: encode(item) for name, item in call.kwargs.items()},
+                "outputs": [value.id for value in call.outputs],
+                "slots": call.slots,
+                "phase": call.phase,
+                "scope": call.scope,
+                "visit": call.visit,
+                "source": call.source,
+                "forward_call": call.forward_call,
+                "step": call.step,
+            }
+            for call in recording.calls
+        ],
+        "names": [[name, value.id] for name, value in names.values.items()],
+        "canonical": list(names.canonical.items()),
+    }
+
+
+def _rebuild(run: dict[str, Any], table: memoryview) -> Recording:
+    from safetensors.torch import load as load_tensors
+
+    from openheart.recording.recording import Recording
+
+    pieces = load_tensors(bytes(table))
+    facts = Facts()
+    for version, origin, about, place in run["values"]:
+        geometry = _geometry_from_json(about)
+        tensor = None
+        if place is not None:
+            number, begin, *stored = place
+            tensor = strided(pieces[str(number)].untyped_storage(), _geometry_from_json(stored), begin, torch.device("cpu"))
+        facts.values.append(
+            Value(len(facts.values), geometry.shape, geometry.dtype, version, origin, geometry, Life(), tensor)
+        )
+    for identity, about in enumerate(run["calls"]):
+        call = Call(
+            id=identity,
+            op=find_op(about["op"]),
+            name=about["name"],
+            args=tuple(decode(item, facts.values) for item in about["args"]),
+            kwargs={name: decode(item, facts.values) for name, item in about["kwargs"].items()},
+            outputs=tuple(facts.values[number] for number in about["outputs"]),
+            slots=tuple((slot, place) for slot, place in about["slots"]),
+            phase=about["phase"],
+            scope=about["scope"],
+            visit=about["visit"],
+            source=about["source"],
+            forward_call=about["forward_call"],
+            step=about["step"],
+        )
+        facts.calls.append(call)
+        for number, value in enumerate(call.outputs):
+            facts.makers[value.id] = (call, number)
+    recording = Recording(keep=run["keep"])
+    recording._facts = facts
+    recording._names = Names(
+        {name: facts.values[number] for name, number in run["names"]},
+        dict(run["canonical"]),
+    )
+    outputs = [recording._names.values.get("output")]
+    recording.output = outputs[0].data if outputs[0] is not None and outputs[0].kept else None
+    return recording
