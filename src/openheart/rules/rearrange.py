@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from openheart.formula.expr import Expr, Number, Operand, Ref, both, where
+from openheart.formula.expr import Expr, Leaf, Number, Operand, Ref, both, where
 from openheart.formula.functions import imag, maximum, minimum, real
 from openheart.formula.expr import apply
 from openheart.rules.registry import cast, rule, value_of
-from openheart.rules.strides import reshaped
+from openheart.rules.strides import Layout, inside, reshaped
 from openheart.rules.views import dimension, replaced
 
 
@@ -221,3 +221,29 @@ def channel_shuffle(self: Any, groups: int, *, at: Any) -> Expr:
     # channel c = k·G + g of the output is channel g·(C/G) + k of the input
     n, c, *rest = at
     return Ref(self, (n, c % groups * (self.shape[1] // groups) + c // groups, *rest))
+
+
+# -- memory ------------------------------------------------------------------------------------------
+
+
+@rule("openheart.reread.default")
+def reread(
+    old: Any,
+    new: Any,
+    size: Any,
+    stride: Any,
+    offset: int,
+    new_size: Any,
+    new_stride: Any,
+    new_offset: int,
+    *,
+    at: Any,
+) -> Expr:
+    # what was written where this tensor shares memory with it, else what it held before
+    held = Layout(tuple(size), tuple(stride), offset)
+    found = inside(at, held, Layout(tuple(new_size), tuple(new_stride), new_offset))
+    if found is None:
+        return Leaf("external")
+    place, written = found
+    before = Leaf("uninitialized") if old is None else Ref(old, tuple(at))
+    return where(written, Ref(new, place), before)
