@@ -172,16 +172,18 @@ class Evaluation:
 
     def _recur(self, made: Definition) -> tuple[Array, Error]:
         """Fill a recurrence in its order; each step sees the steps that are already there."""
-        first, *others = made.indices
-        value = np.zeros(made.shape)
-        error = np.zeros(made.shape)
-        self.definitions[id(made)] = value, error
-        order = range(first.extent)
+        together = made.group or (made,)
+        for member in together:
+            self.definitions[id(member)] = np.zeros(member.shape), np.zeros(member.shape)
+        order = range(made.shape[0])
         for t in order if made.order == "forward" else reversed(order):
-            value[t], error[t] = evaluate(
-                made.body, tuple(others), self.fetch, self.precision, {first: t}, definitions=self.definitions
-            )
-        return value, error
+            for member in together:
+                first, *others = member.indices
+                value, error = self.definitions[id(member)]
+                value[t], error[t] = evaluate(
+                    member.body, tuple(others), self.fetch, self.precision, {first: t}, definitions=self.definitions
+                )
+        return self.definitions[id(made)]
 
     # -- pointwise ---------------------------------------------------------------------------------
 
@@ -380,6 +382,8 @@ class Evaluation:
                 value = np.where(mask, value, worst)
                 error = None if error is None else np.where(mask, error, 0.0)
             pick = np.max if node.kind == "max" else np.min
+            if value.size == 0:  # the largest of nothing is −∞
+                return np.full([1 if a in places else n for a, n in enumerate(value.shape)], worst), None
             result = pick(value, axis=places, keepdims=True)
             return result, None if error is None else np.max(
                 np.broadcast_to(error, value.shape), axis=places, keepdims=True

@@ -173,7 +173,8 @@ class Definition:
     """A tensor that the law itself defines, element by element: `name[indices] = body`.
 
     With `order` "forward" or "backward" the body may refer to the definition's own element one step
-    earlier (or later) along its first index: a recurrence.
+    earlier (or later) along its first index: a recurrence. The members of a `group` take their steps
+    together, in their order, and may refer to each other.
     """
 
     name: str
@@ -181,6 +182,7 @@ class Definition:
     order: Literal["any", "forward", "backward"] = "any"
     body: Expr = field(default_factory=lambda: Number(0))
     kind: Kind = "float"
+    group: tuple[Definition, ...] = field(default=(), repr=False)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -457,6 +459,25 @@ def recurrence(
     made = Definition(name, tuple(indices), order="backward" if backward else "forward")
     made.body = expr(step(made))
     return made
+
+
+def recurrences(
+    named_indices: Sequence[tuple[str, Sequence[Index]]],
+    step: Callable[[tuple[Definition, ...]], Sequence[Operand]],
+    *,
+    backward: bool = False,
+) -> tuple[Definition, ...]:
+    """Several recurrences that take their steps together, along first indices of one extent.
+
+    `step` receives the definitions and returns their bodies, in the same order. At each step a body may
+    refer to all of them at the step before, and to those that stand before it at the same step.
+    """
+    order: Literal["forward", "backward"] = "backward" if backward else "forward"
+    group = tuple(Definition(name, tuple(indices), order=order) for name, indices in named_indices)
+    for made, body in zip(group, step(group), strict=True):
+        made.body = expr(body)
+        made.group = group
+    return group
 
 
 def children(node: Expr) -> tuple[Expr, ...]:

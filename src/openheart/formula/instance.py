@@ -28,6 +28,7 @@ from openheart.formula.expr import (
     Scalar,
     Tensor,
 )
+from openheart.formula.functions import TRANSPARENT
 from openheart.formula.places import places
 from openheart.formula.precision import Precision
 
@@ -103,7 +104,7 @@ class Instance:
         if node.function == "where":
             taken = node.args[1] if self.value(node.args[0], env) else node.args[2]
             return self.of(taken, env)
-        if node.function in ("double", "float"):
+        if node.function in TRANSPARENT:
             return self.of(node.args[0], env)
         return Apply(node.function, tuple(self.of(arg, env) for arg in node.args))
 
