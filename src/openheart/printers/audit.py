@@ -31,7 +31,16 @@ COLUMNS = (
     ("leaves", "audit.leaves"),
     ("worst", "audit.worst"),
 )
-NARROW_COLUMNS = ("scalars", "disagree", "opaque")
+LAYOUTS: tuple[tuple[str, ...], ...] = (
+    ("calls", "scalars", "exact", "within", "disagree", "opaque", "leaves", "worst"),
+    ("scalars", "exact", "within", "disagree", "opaque", "leaves", "worst"),
+    ("scalars", "exact", "within", "disagree", "opaque", "worst"),
+    ("scalars", "exact", "within", "disagree", "opaque"),
+    ("scalars", "disagree", "opaque"),
+    ("disagree", "opaque"),
+)
+"""The columns, from a wide terminal's to a narrow one's: the first that leave the names room are taken."""
+GAP = 2
 ALARMS = {"disagree": "disagrees", "opaque": "opaque"}
 
 
@@ -137,26 +146,26 @@ def _columns(audit: Audit, names: Sequence[str] | None = None) -> list[tuple[str
 
 def _table(audit: Audit, lang: str, width: int) -> Iterator[Text]:
     rows = [*audit.by_operator.items(), (message("audit.total", lang), total(audit))]
-    for names in (None, ("calls", "scalars", "exact", "within", "disagree", "opaque"), NARROW_COLUMNS):
+    longest = max(len(_short(name, width)) for name, _ in rows)
+    for names in LAYOUTS:
         columns = _columns(audit, names)
         heads = [message(key, lang) for _, key in columns]
         cells = [[_cell(name, row) for name, _ in columns] for _, row in rows]
         widths = [max(len(h), *(len(c[n]) for c in cells)) for n, h in enumerate(heads)]
-        label = width - sum(widths) - 3 * len(widths)
-        longest = max(len(name) for name, _ in rows)
-        if label >= longest or (names is NARROW_COLUMNS):
+        label = width - sum(widths) - GAP * len(widths)
+        if label >= min(longest, 24):
             break
     label = max(8, min(label, longest))
     head = message("audit.operator", lang)[:label].ljust(label)
     yield Text(
-        head + "".join(f"   {h.rjust(w)}" for h, w in zip(heads, widths, strict=True)), SHADES["faint"]
+        head + "".join(" " * GAP + h.rjust(w) for h, w in zip(heads, widths, strict=True)), SHADES["faint"]
     )
     for n, (name, row) in enumerate(rows):
         last = n == len(rows) - 1
         line = Text(_short(name, label).ljust(label), "bold" if last else "")
         for (column, _), cell, w in zip(columns, cells[n], widths, strict=True):
             shade = _shade(column, row, last)
-            line.append(f"   {cell.rjust(w)}", shade)
+            line.append(" " * GAP + cell.rjust(w), shade)
         yield line
 
 
@@ -222,8 +231,9 @@ def _html_table(audit: Audit, lang: str) -> str:
         _html_row(name.removeprefix("aten."), row, columns) for name, row in audit.by_operator.items()
     )
     foot = _html_row(message("audit.total", lang), total(audit), columns)
+    first = escape(message("audit.operator", lang))
     return (
-        f'<div class="oh-scroll"><table><thead><tr><th>{escape(message("audit.operator", lang))}</th>{heads}</tr>'
+        f'<div class="oh-scroll"><table><thead><tr><th>{first}</th>{heads}</tr>'
         f"</thead><tbody>{rows}</tbody><tfoot>{foot}</tfoot></table></div>"
     )
 

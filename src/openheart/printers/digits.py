@@ -13,6 +13,8 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import TypeAlias
 
+import numpy as np
+
 Printable: TypeAlias = "bool | int | float | complex"
 
 DIGITS = 4
@@ -90,14 +92,22 @@ def constant(value: Printable, digits: int = DIGITS) -> Shown:
     """A constant of a law: in full where that is short (0.9, 0.044715, 1e-08), else as any number."""
     if not isinstance(value, float) or not math.isfinite(value) or value == 0:
         return shown(value, digits)
-    sign, figures, _ = Decimal(repr(value)).normalize().as_tuple()
+    exact = Decimal(_shortest(value)).normalize()
+    sign, figures, _ = exact.as_tuple()
     if len(figures) > CONSTANT_LENGTH or (value.is_integer() and abs(value) < WHOLE):
         return shown(value, digits)
     written = "".join(map(str, figures))
-    leading = Decimal(repr(value)).adjusted()
+    leading = exact.adjusted()
     if -4 <= leading < 6:
-        return Shown(f"{abs(Decimal(repr(value)).normalize()):f}", bool(sign))
+        return Shown(f"{abs(exact):f}", bool(sign))
     return Shown(written[0] + ("." + written[1:] if written[1:] else ""), bool(sign), leading)
+
+
+def _shortest(value: float) -> str:
+    """The shortest digits that tell the number from its neighbours; of float32's, where it is one of them."""
+    with np.errstate(over="ignore"):
+        single = np.float32(value)
+    return str(single) if float(single) == value else repr(value)
 
 
 def _float(value: float, digits: int) -> Shown:

@@ -145,7 +145,7 @@ def _sections(explanation: Explanation, style: Style, width: int) -> Iterator[tu
     if found:
         yield "sources", _sources(found, style, width)
     yield "check", _check(explanation, style, width)
-    said = parts.notes(explanation, style.lang)
+    said = parts.notes(explanation, style)
     if said:
         yield "notes", [line for note in said for line in paragraph(Text(note, SHADES["note"]), width)]
 
@@ -198,12 +198,12 @@ def _arguments(explanation: Explanation, style: Style, width: int) -> list[Text]
 
 def _contributions(rows: Sequence[parts.Contribution], more: int, style: Style, width: int) -> list[Text]:
     values = [shown(r.value, style.digits).text(style.decimal) for r in rows]
-    names = [_factors(r) for r in rows]
+    names = [_factors(r, style.lang) for r in rows]
     number, name = max(map(len, values)), max(len(n.plain) for n in names)
     bars = width - name - number - 12
     lines = []
     for row, value, factors in zip(rows, values, names, strict=True):
-        share = Text(f"{100 * row.share:.0f} %".rjust(6), SHADES["faint"])
+        share = Text(parts.percent(row.share).rjust(6), SHADES["faint"])
         aligned = Text(value.rjust(number), "bold")
         if bars >= 8:
             gap = Text(" " * (name - len(factors.plain) + 2))
@@ -218,8 +218,8 @@ def _contributions(rows: Sequence[parts.Contribution], more: int, style: Style, 
     return lines
 
 
-def _factors(row: parts.Contribution) -> Text:
-    made = Text()
+def _factors(row: parts.Contribution, lang: str) -> Text:
+    made = Text(message("kind.constant", lang) if not row.factors else "", SHADES["faint"])
     for n, (address, value) in enumerate(row.factors):
         made.append(" · " if n else "", SHADES["operator"])
         made.append(

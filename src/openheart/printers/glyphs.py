@@ -25,9 +25,9 @@ class Infix:
 
 
 INFIX = {
-    "or": Infix("∨", OR, AND),
+    "or": Infix("∨", OR, OR),
     "xor": Infix("⊻", OR, AND),
-    "and": Infix("∧", AND, COMPARE),
+    "and": Infix("∧", AND, AND),
     "lt": Infix("<", COMPARE, SUM),
     "le": Infix("≤", COMPARE, SUM),
     "gt": Infix(">", COMPARE, SUM),

@@ -55,7 +55,8 @@ def _head(explanation: Explanation, style: Style) -> str:
     return (
         f'<div class="oh-head"><h3>{_address(explanation.address)}<span class="oh-eq">=</span>'
         f"{value(explanation.value, style)}</h3>"
-        f'<span class="oh-verdict {shade}" title="{escape(why, quote=True)}">{mark} {escape(word)}</span></div>'
+        f'<span class="oh-verdict {shade}" title="{escape(why, quote=True)}">{mark} {escape(word)}</span>'
+        "</div>"
         f'<p class="oh-origin">{escape(where)}</p>'
     )
 
@@ -76,7 +77,7 @@ def _sections(explanation: Explanation, style: Style) -> Iterator[tuple[str, str
     if found:
         yield "sources", _sources(found, style)
     yield "check", _check(explanation, style)
-    said = parts.notes(explanation, style.lang)
+    said = parts.notes(explanation, style)
     if said:
         yield "notes", f'<div class="oh-notes">{"".join(f"<p>{escape(note)}</p>" for note in said)}</div>'
 
@@ -90,7 +91,8 @@ def _word(key: str, lang: str) -> str:
 
 
 def _address(address: str) -> str:
-    return f'<span class="oh-address">{escape(address)}</span>'
+    # A long address may break after a slash.
+    return f'<span class="oh-address">{escape(address).replace("/", "/<wbr>")}</span>'
 
 
 def value(number: Scalar, style: Style, address: str | None = None) -> str:
@@ -103,7 +105,9 @@ def value(number: Scalar, style: Style, address: str | None = None) -> str:
 
 def _line(e: Equation, style: Style, *, named: bool = False) -> str:
     terms = list(_broken([e.left, *e.tail]))
-    drawn = " ".join(f"<math>{''.join(mathml(b, style) for b in term)}</math>" for term in terms)
+    drawn = " ".join(
+        f'<math displaystyle="true">{"".join(mathml(b, style) for b in term)}</math>' for term in terms
+    )
     return f'<div class="oh-line {"oh-named" if named else "oh-sum"}">{drawn}</div>'
 
 
@@ -140,10 +144,12 @@ def _term(row: parts.Contribution, style: Style) -> str:
     names = " · ".join(
         _address(address) if address is not None else value(number, style) for address, number in row.factors
     )
+    if not row.factors:
+        names = f'<span class="oh-constant">{_word("kind.constant", style.lang)}</span>'
     sign = ' class="oh-minus"' if row.bar < 0 else ""
     return (
         f'<tr><td class="oh-name">{names}</td><td class="oh-number">{value(row.value, style)}</td>'
-        f'<td class="oh-share">{100 * row.share:.0f} %</td>'
+        f'<td class="oh-share">{escape(parts.percent(row.share))}</td>'
         f'<td class="oh-bar"><i{sign} style="width:{100 * abs(row.bar):.1f}%"></i></td></tr>'
     )
 
@@ -153,15 +159,15 @@ def _sources(found: Sequence[tuple[str, Scalar]], style: Style) -> str:
     items = "".join(f"<li>{_address(a)}{value(v, style, a)}</li>" for a, v in listed)
     rest = len(found) - len(listed)
     after = f'<p class="oh-more">{escape(message("list.more", style.lang, count=rest))}</p>' if rest else ""
-    return f'<ul class="oh-sources">{items}</ul>{after}'
+    widest = max(len(a) + len(shown(v, style.digits).text()) for a, v in listed) + 3
+    return f'<ul class="oh-sources" style="--oh-column:{widest}ch">{items}</ul>{after}'
 
 
 def _check(explanation: Explanation, style: Style) -> str:
     check = parts.check_numbers(explanation, style.digits)
     word, mark, why = parts.verdict(explanation, style.lang)
     shade = SHADES[explanation.verdict] if mark != "·" else ""
-    verdict = f'<span class="oh-verdict {shade}">{mark} {escape(word)}</span>'
-    said = f'<p class="oh-why">{verdict} {escape(why)}</p>'
+    said = f'<p class="oh-why"><b class="{shade}">{mark} {escape(word)}</b> — {escape(why)}</p>'
     if check.float64 is None or mark == "·":
         return said
     named = (

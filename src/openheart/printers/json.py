@@ -26,6 +26,7 @@ from openheart.formula.instance import Line, Rest, Slot, Terms
 from openheart.printers import parts
 from openheart.printers.digits import DIGITS
 from openheart.printers.honesty import printed, relation
+from openheart.printers.notation import free
 from openheart.printers.notation import parts as named_parts
 
 if TYPE_CHECKING:
@@ -99,8 +100,7 @@ def _law(explanation: Explanation) -> dict[str, Any] | None:
 
 
 def _part(part: Named | Definition) -> dict[str, Any]:
-    indices = part.indices if isinstance(part, Definition) else sorted(part.free, key=lambda i: i.name)
-    return {"name": part.name, "indices": [_index(i) for i in indices], "formula": tree(part.body)}
+    return {"name": part.name, "indices": [_index(i) for i in free(part)], "formula": tree(part.body)}
 
 
 def _index(index: Index) -> dict[str, Any]:
@@ -126,7 +126,7 @@ def _contribution(row: parts.Contribution) -> dict[str, Any]:
 
 
 def tree(node: Expr, digits: int | None = None) -> dict[str, Any]:
-    """A formula or an instance as nested dicts, told apart by `node`; with `digits`, numbers carry their text."""
+    """A formula or an instance as nested dicts, told apart by `node`; given `digits`, numbers have a text."""
     if isinstance(node, (Number, Slot, Rest)):
         return _leaf(node, digits)
     if isinstance(node, Index):

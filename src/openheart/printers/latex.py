@@ -14,12 +14,12 @@ from openheart.printers.notation import (
     Fence,
     Figure,
     Fraction,
-    Gathered,
     Mark,
     Root,
     Row,
     Script,
     Style,
+    tall,
 )
 
 _ESCAPES = {"\\": r"\textbackslash{}", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}"}
@@ -103,17 +103,6 @@ def _script(box: Script, style: Style) -> str:
     return f"{base}{sub}{sup}"
 
 
-def tall(box: Box) -> bool:
-    """Whether a box is taller than a line of letters, so that its fence must grow."""
-    if isinstance(box, (Fraction, Big, Cases, Gathered)):
-        return True
-    if isinstance(box, Row):
-        return any(tall(item) for item in box.items)
-    if isinstance(box, Script):
-        return tall(box.base)
-    return isinstance(box, (Fence, Root)) and tall(box.body)
-
-
 def _fence(box: Fence, style: Style) -> str:
     grow = tall(box.body)
     opening, closing = (LATEX.get(glyph, glyph).strip() for glyph in (box.open, box.close))
@@ -126,8 +115,9 @@ def _fence(box: Fence, style: Style) -> str:
 
 def _big(box: Big, style: Style) -> str:
     over = ",".join(latex(item, style) for item in box.over)
-    if box.condition is not None:
-        over = rf"\substack{{{over} \\ {latex(box.condition, style)}}}"
+    if box.conditions:
+        rows = r" \\ ".join((over, *(latex(c, style) for c in box.conditions)))
+        over = rf"\substack{{{rows}}}"
     glyph = LATEX.get(box.glyph, box.glyph)
     return f"{glyph}_{{{over}}} "
 

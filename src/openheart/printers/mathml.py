@@ -36,7 +36,9 @@ def mathml(box: Box, style: Style) -> str:
     if isinstance(box, Root):
         return f"<msqrt>{mathml(box.body, style)}</msqrt>"
     if isinstance(box, Fence):
-        opening, closing = (f'<mo fence="true" form="{form}">' for form in ("prefix", "postfix"))
+        opening, closing = (
+            f'<mo fence="true" form="{form}" lspace="0" rspace="0">' for form in ("prefix", "postfix")
+        )
         body = mathml(box.body, style)
         return f"<mrow>{opening}{box.open}</mo>{body}{closing}{box.close}</mo></mrow>"
     if isinstance(box, Big):
@@ -69,7 +71,7 @@ def _digits(shown: Shown, style: Style) -> str:
         size = Shown(shown.imaginary.mantissa, exponent=shown.imaginary.exponent)
         sign = MINUS if shown.imaginary.negative else "+"
         return f"{_digits(real, style)}<mo>{sign}</mo>{_digits(size, style)}<mi>i</mi>"
-    sign = f'<mo form="prefix">{MINUS}</mo>' if shown.negative else ""
+    sign = f'<mo form="prefix" lspace="0" rspace="0">{MINUS}</mo>' if shown.negative else ""
     mantissa = f"<mn>{_mantissa(shown, style)}</mn>"
     if shown.exponent is None:
         return sign + mantissa
@@ -86,10 +88,13 @@ def _mantissa(shown: Shown, style: Style) -> str:
 
 def _mark(box: Mark) -> str:
     glyph = escape(box.glyph)
-    if box.kind in ("infix", "relation", "comma"):
+    if box.kind in ("infix", "relation"):
+        # Said, because an operator that starts a <math> of its own would count as a prefix.
+        return f'<mo form="infix">{glyph}</mo>'
+    if box.kind == "comma":
         return f"<mo>{glyph}</mo>"
     if box.kind == "prefix":
-        return f'<mo form="prefix">{glyph}</mo>'
+        return f'<mo form="prefix" lspace="0" rspace="0">{glyph}</mo>'
     if box.kind in ("word", "address"):
         return f'<mtext class="oh-{box.kind}">{glyph}</mtext>'
     if box.glyph.isdigit():
@@ -112,15 +117,19 @@ def _script(box: Script, style: Style) -> str:
     return f"<msubsup>{base}{sub}{sup}</msubsup>" if sub else f"<msup>{base}{sup}</msup>"
 
 
+LARGE = {"Σ": "∑", "Π": "∏"}
+"""The n-ary operators, which a mathematical font draws large."""
+
+
 def _big(box: Big, style: Style) -> str:
     over = "<mo>,</mo>".join(mathml(item, style) for item in box.over)
-    glyph = f'<mo movablelimits="false">{box.glyph}</mo>'
+    glyph = f'<mo movablelimits="false">{LARGE.get(box.glyph, box.glyph)}</mo>'
     if box.glyph.isalpha() and box.glyph.islower():
         glyph = f'<mo movablelimits="false" rspace="0.2em">{box.glyph}</mo>'
     below = f"<mrow>{over}</mrow>"
-    if box.condition is not None:
-        condition = mathml(box.condition, style)
-        below = f"<mtable><mtr><mtd>{below}</mtd></mtr><mtr><mtd>{condition}</mtd></mtr></mtable>"
+    if box.conditions:
+        rows = (below, *(mathml(c, style) for c in box.conditions))
+        below = f"<mtable class='oh-below'>{''.join(f'<mtr><mtd>{row}</mtd></mtr>' for row in rows)}</mtable>"
     return f"<munder>{glyph}{below}</munder>"
 
 

@@ -110,11 +110,11 @@ class Fence:
 
 @dataclass(frozen=True, slots=True)
 class Big:
-    """Σ, Π, max … over index variables, where a condition holds; the body is the box after it."""
+    """Σ, Π, max … over index variables, where all conditions hold; the body is the box after it."""
 
     glyph: str
     over: tuple[Box, ...]
-    condition: Box | None = None
+    conditions: tuple[Box, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +139,7 @@ Box: TypeAlias = "Mark | Figure | Row | Script | Fraction | Root | Fence | Big |
 class Style:
     """How to write: decimals, language, the decimal mark, on one line (`flat`) or in two dimensions.
 
-    `order` sorts the subscripts of named parts; `law` puts spaces around products, as between names.
+    `law` puts spaces around products, as between names, and prints hyperparameters by their names.
     """
 
     digits: int = DIGITS
@@ -147,7 +147,6 @@ class Style:
     decimal: str = "."
     flat: bool = True
     law: bool = False
-    order: tuple[Index, ...] = ()
 
 
 def box(node: Expr, style: Style, need: int = 0, lead: bool = True) -> Box:
@@ -169,7 +168,7 @@ def _box(node: Expr, style: Style, lead: bool) -> tuple[Box, int]:
     if isinstance(node, Ref):
         return Script(named(node.tensor.name), tuple(box(i, style) for i in node.index)), ATOM
     if isinstance(node, Named):
-        return Script(named(node.name), tuple(Mark(i.name, "index") for i in free(node, style.order))), ATOM
+        return Script(named(node.name), tuple(Mark(i.name, "index") for i in free(node))), ATOM
     if isinstance(node, Leaf):
         return Mark(message(f"leaf.{node.kind}", style.lang), "word"), ATOM
     if isinstance(node, Terms):
@@ -195,10 +194,11 @@ def named(name: str) -> Box:
     return Script(base, tuple(Mark(s, "index") for s in sub), Mark(sup, "index") if sup else None)
 
 
-def free(node: Expr, order: Sequence[Index]) -> list[Index]:
-    """The free index variables of a part, in the order of the law's own."""
-    places = {index: place for place, index in enumerate(order)}
-    return sorted(node.free, key=lambda i: (places.get(i, len(places)), i.name))
+def free(part: Named | Definition) -> list[Index]:
+    """The index variables that a part's name carries."""
+    if isinstance(part, Definition):
+        return list(part.indices)
+    return sorted(part.free, key=lambda i: i.name)
 
 
 def _number(node: Slot | Rest | Number, style: Style, lead: bool) -> tuple[Box, int]:
@@ -245,14 +245,14 @@ JOINED = {"sum": "add", "product": "mul", "any": "or", "all": "and"}
 
 def _reduce(node: Reduce, style: Style) -> tuple[Box, int]:
     over = tuple(Mark(i.name, "index") for i in node.over)
-    condition = None if node.where is None else box(node.where, style)
+    conditions = () if node.where is None else tuple(_conjuncts(node.where, style))
     if node.kind == "rank":
         inside: list[Box] = [*_commas(over, "")]
-        if condition is not None:
-            inside += [Mark(":", "relation"), condition]
+        for n, condition in enumerate(conditions):
+            inside += [Mark("∧" if n else ":", "relation"), condition]
         return Row((Mark("#", "prefix"), Fence(Row(tuple(inside)), "{", "}"))), ATOM
     body = box(node.body, style, BIG, lead=True)
-    big = Row((Big(BIG_GLYPHS[node.kind], over, condition), body))
+    big = Row((Big(BIG_GLYPHS[node.kind], over, conditions), body))
     if node.kind != "mean":
         return big, BIG
     places = 1
@@ -262,6 +262,36 @@ def _reduce(node: Reduce, style: Style) -> tuple[Box, int]:
     if style.flat:
         return Row((one, Mark("/", "infix", spaced=False), many, Mark("·", "infix"), big)), BIG
     return Row((Fraction(one, many), big)), BIG
+
+
+def _conjuncts(node: Expr, style: Style) -> Iterator[Box]:
+    """The conditions that hold together; `x ≥ a ∧ x < b` is written a ≤ x < b."""
+    held = list(_all_of(node))
+    while held:
+        first, *held = held
+        second = held[0] if held else None
+        if _compares(first, "ge") and _compares(second, "lt"):
+            assert isinstance(first, Apply)
+            assert isinstance(second, Apply)
+            middle = box(first.args[0], style, SUM)
+            if middle == box(second.args[0], style, SUM):
+                low, high = box(first.args[1], style, SUM), box(second.args[1], style, SUM)
+                yield Row((low, Mark("≤", "relation"), middle, Mark("<", "relation"), high))
+                held = held[1:]
+                continue
+        yield box(first, style, COMPARE)
+
+
+def _all_of(node: Expr) -> Iterator[Expr]:
+    if isinstance(node, Apply) and node.function == "and":
+        for arg in node.args:
+            yield from _all_of(arg)
+    else:
+        yield node
+
+
+def _compares(node: Expr | None, function: str) -> bool:
+    return isinstance(node, Apply) and node.function == function
 
 
 def _apply(node: Apply, style: Style, lead: bool) -> tuple[Box, int]:
@@ -274,6 +304,8 @@ def _apply(node: Apply, style: Style, lead: bool) -> tuple[Box, int]:
         return Row((Mark("−", "prefix"), box(args[0], style, PRODUCT, lead=False))), SUM
     if name == "mul":
         factors = list(_factors(node))
+        if len(factors) == 2 and isinstance(factors[0], Index) and isinstance(factors[1], Number):
+            factors.reverse()  # 2·l, as one writes it
         # Whatever follows a product that ends in Σ would read as part of the sum.
         return _joined(factors, "·", PRODUCT, style, lead), BIG if _ends_big(factors[-1], style) else PRODUCT
     if name == "div":
@@ -433,6 +465,17 @@ def _small(node: Expr) -> bool:
     if isinstance(node, Apply) and node.function not in ("add", "sub", "mul", "neg", *UNSEEN):
         return False
     return all(_small(part) for part in children(node) if not isinstance(node, (Ref, Named)))
+
+
+def tall(box: Box) -> bool:
+    """Whether a box is taller than a line of letters, so that its fence must grow."""
+    if isinstance(box, (Fraction, Big, Cases, Gathered)):
+        return True
+    if isinstance(box, Row):
+        return any(tall(item) for item in box.items)
+    if isinstance(box, Script):
+        return tall(box.base)
+    return isinstance(box, (Fence, Root)) and tall(box.body)
 
 
 def parts(law: Expr) -> list[Named | Definition]:

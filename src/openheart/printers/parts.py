@@ -7,7 +7,7 @@ comes from, the contributions, and the check's numbers with as many digits as sh
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -67,15 +67,14 @@ def law(explanation: Explanation, style: Style) -> list[Equation]:
     found = explanation.law
     if found is None:
         return []
-    general = replace(style, law=True, order=found.indices)
+    general = replace(style, law=True)
     indices = tuple(Mark(i.name, "index") for i in found.indices)
     whole = Equation(Script(named(found.output.name), indices), box(found.expr, general))
     return [whole, *(_part(part, general) for part in parts(found.expr))]
 
 
 def _part(part: Named | Definition, style: Style) -> Equation:
-    indices = part.indices if isinstance(part, Definition) else tuple(free(part, style.order))
-    left = Script(named(part.name), tuple(Mark(i.name, "index") for i in indices))
+    left = Script(named(part.name), tuple(Mark(i.name, "index") for i in free(part)))
     return Equation(left, box(part.body, style))
 
 
@@ -160,6 +159,13 @@ def contributions(explanation: Explanation) -> tuple[list[Contribution], int]:
     return rows, count - len(rows)
 
 
+def percent(share: float) -> str:
+    """A share as a whole percentage; a little is not nothing."""
+    if 0 < share < 0.005:
+        return "<1 %"
+    return "–" if math.isnan(share) else f"{100 * share:.0f} %"
+
+
 def _clipped(x: float) -> float:
     return max(-1.0, min(1.0, x))
 
@@ -218,16 +224,20 @@ def origin(explanation: Explanation, lang: str) -> list[str]:
     return found
 
 
-def notes(explanation: Explanation, lang: str) -> list[str]:
+def notes(explanation: Explanation, style: Style) -> list[str]:
     """What a teacher would add."""
-    return [sentence(note.key, note.params, lang) for note in explanation.notes]
+    return [sentence(note.key, note.params, style) for note in explanation.notes]
 
 
-def sentence(key: str, params: Any, lang: str) -> str:
-    """A note of the catalogue; "note.given" has one sentence for each kind of given number."""
+def sentence(key: str, params: Mapping[str, Any], style: Style) -> str:
+    """A note of the catalogue, its numbers printed; "note.given" has a sentence for each kind."""
     if key == "note.given":
-        return message(f"note.given.{params['kind']}", lang)
-    return message(key, lang, **params)
+        return message(f"note.given.{params['kind']}", style.lang)
+    told = {
+        name: shown(value, style.digits).text(style.decimal) if isinstance(value, (float, complex)) else value
+        for name, value in params.items()
+    }
+    return message(key, style.lang, **told)
 
 
 def flattened(boxes: Iterable[Box]) -> Iterator[Box]:

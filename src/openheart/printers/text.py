@@ -175,13 +175,13 @@ def _script(box: Script, style: Style, depth: int) -> Iterator[Piece]:
 def _big(box: Big, style: Style, depth: int) -> Iterator[Piece]:
     yield Piece(box.glyph, "operator")
     over = ["".join(p.text for p in pieces(item, style)) for item in box.over]
-    if box.condition is None and all(len(part) == 1 and part in SUBSCRIPTS for part in over):
+    if not box.conditions and all(len(part) == 1 and part in SUBSCRIPTS for part in over):
         yield Piece("".join(SUBSCRIPTS[part] for part in over), "index")
     else:
         yield Piece(f"[{','.join(over)}", "index")
-        if box.condition is not None:
-            yield Piece(": ", "index")
-            yield from pieces(box.condition, style, depth + 1)
+        for n, condition in enumerate(box.conditions):
+            yield from _mark(Mark("∧", "infix"), depth + 1) if n else [Piece(": ", "index")]
+            yield from pieces(condition, style, depth + 1)
         yield Piece("]", "index")
     yield SPACE
 
