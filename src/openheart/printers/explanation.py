@@ -100,7 +100,7 @@ LATEX_ROW = 90
 def _latex_row(e: Equation, style: Style) -> str:
     left = latex_of(e.left, style)
     out, used = f"{left} &", 0
-    for item in parts.flattened(e.tail):
+    for item in parts.flattened(e.tail, style):
         drawn = latex_of(item, style)
         size = parts.length(item, style)
         breaks = isinstance(item, Mark) and item.kind in ("infix", "relation") and item.glyph != "·"

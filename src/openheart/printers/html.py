@@ -104,17 +104,17 @@ def value(number: Scalar, style: Style, address: str | None = None) -> str:
 
 
 def _line(e: Equation, style: Style, *, named: bool = False) -> str:
-    terms = list(_broken([e.left, *e.tail]))
-    drawn = " ".join(
+    terms = list(_broken([e.left, *e.tail], style))
+    drawn = "\u200b".join(
         f'<math displaystyle="true">{"".join(mathml(b, style) for b in term)}</math>' for term in terms
     )
     return f'<div class="oh-line {"oh-named" if named else "oh-sum"}">{drawn}</div>'
 
 
-def _broken(boxes: Sequence[Box]) -> Iterator[list[Box]]:
+def _broken(boxes: Sequence[Box], style: Style) -> Iterator[list[Box]]:
     """A line's boxes in groups, each starting with its sign: where the line may wrap."""
     group: list[Box] = []
-    for item in parts.flattened(boxes):
+    for item in parts.flattened(boxes, style):
         starts = isinstance(item, Mark) and (
             item.kind == "relation" or (item.kind == "infix" and item.glyph in "+−")
         )

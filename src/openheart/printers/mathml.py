@@ -18,6 +18,7 @@ from openheart.printers.notation import (
     Row,
     Script,
     Style,
+    tall,
 )
 
 
@@ -36,11 +37,9 @@ def mathml(box: Box, style: Style) -> str:
     if isinstance(box, Root):
         return f"<msqrt>{mathml(box.body, style)}</msqrt>"
     if isinstance(box, Fence):
-        opening, closing = (
-            f'<mo fence="true" form="{form}" lspace="0" rspace="0">' for form in ("prefix", "postfix")
-        )
+        grows = tall(box.body)
         body = mathml(box.body, style)
-        return f"<mrow>{opening}{box.open}</mo>{body}{closing}{box.close}</mo></mrow>"
+        return f"<mrow>{_paren(box.open, 'prefix', grows)}{body}{_paren(box.close, 'postfix', grows)}</mrow>"
     if isinstance(box, Big):
         return _big(box, style)
     if isinstance(box, Cases):
@@ -90,7 +89,10 @@ def _mark(box: Mark) -> str:
     glyph = escape(box.glyph)
     if box.kind in ("infix", "relation"):
         # Said, because an operator that starts a <math> of its own would count as a prefix.
-        return f'<mo form="infix">{glyph}</mo>'
+        space = ' lspace="0.2222em" rspace="0.2222em"' if box.glyph != "·" else ""
+        return f'<mo form="infix"{space}>{glyph}</mo>'
+    if box.kind in ("open", "close"):
+        return _paren(box.glyph, "prefix" if box.kind == "open" else "postfix", grows=False)
     if box.kind == "comma":
         return f"<mo>{glyph}</mo>"
     if box.kind == "prefix":
@@ -100,6 +102,11 @@ def _mark(box: Mark) -> str:
     if box.glyph.isdigit():
         return f"<mn>{glyph}</mn>"
     return f"<mi>{glyph}</mi>"
+
+
+def _paren(glyph: str, form: str, grows: bool) -> str:
+    stretchy = "true" if grows else "false"
+    return f'<mo fence="true" form="{form}" stretchy="{stretchy}" lspace="0" rspace="0">{glyph}</mo>'
 
 
 def _script(box: Script, style: Style) -> str:

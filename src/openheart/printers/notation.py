@@ -45,7 +45,7 @@ from openheart.printers.glyphs import (
 )
 
 MarkKind: TypeAlias = Literal[
-    "infix", "relation", "prefix", "function", "name", "index", "address", "word", "comma"
+    "infix", "relation", "prefix", "function", "name", "index", "address", "word", "comma", "open", "close"
 ]
 
 

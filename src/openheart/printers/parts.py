@@ -16,7 +16,21 @@ from openheart.formula.instance import Line, Slot, Terms
 from openheart.i18n import decimal_mark, language, message
 from openheart.printers.digits import MOST_DIGITS, Shown, shown
 from openheart.printers.honesty import Relation, relation
-from openheart.printers.notation import Box, Figure, Mark, Row, Script, Style, box, figure, free, named, parts
+from openheart.printers.notation import (
+    Box,
+    Fence,
+    Figure,
+    Mark,
+    Row,
+    Script,
+    Style,
+    box,
+    figure,
+    free,
+    named,
+    parts,
+    tall,
+)
 from openheart.printers.text import plain
 
 if TYPE_CHECKING:
@@ -240,11 +254,19 @@ def sentence(key: str, params: Mapping[str, Any], style: Style) -> str:
     return message(key, style.lang, **told)
 
 
-def flattened(boxes: Iterable[Box]) -> Iterator[Box]:
-    """The boxes of nested rows, side by side: where a long line may be broken."""
+LONG = 40
+"""A fence around more characters than this may be broken across lines."""
+
+
+def flattened(boxes: Iterable[Box], style: Style) -> Iterator[Box]:
+    """The boxes of nested rows and of long fences, side by side: where a long line may be broken."""
     for item in boxes:
         if isinstance(item, Row):
-            yield from flattened(item.items)
+            yield from flattened(item.items, style)
+        elif isinstance(item, Fence) and not tall(item) and length(item, style) > LONG:
+            yield Mark(item.open, "open")
+            yield from flattened((item.body,), style)
+            yield Mark(item.close, "close")
         else:
             yield item
 
