@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import os
 import sys
 import threading
@@ -18,6 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from openheart.recording import Recording
 from openheart.recording.afterwards import settle
+from openheart.recording.keeping import check_keep
 from openheart.recording.log import ENTER, EXIT, REBIND, STEP, STEPPED, Log, is_plain
 from openheart.recording.plans import PLANS, Plan, plan_of, written_tensors
 
@@ -53,8 +55,7 @@ class Recorder(TorchDispatchMode):
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
         # PyTorch wraps a mode's handler in `torch._dynamo.disable`, which at the first call imports dynamo and sympy:
-        # about a second, then half a microsecond a call. A handler that is never compiled does not need the wrapper:
-        # `torch.compile` already stands aside while a mode is on.
+        # about a second, then half a microsecond a call. `_never_compile` below says the same without it.
         return False
 
     def __init__(self, model: torch.nn.Module | None = None) -> None:
@@ -75,6 +76,8 @@ class Recorder(TorchDispatchMode):
             plan = plan_of(func)
         undos = aliases = None
         if plan is not None:
+            if plan.composite:
+                return self._inside(func, args, kwargs or {})
             undos, aliases = self._prepare(plan, args, kwargs or {})
         result = func(*args, **kwargs) if kwargs else func(*args)
         if plan is not None and plan.blank:
@@ -100,6 +103,18 @@ class Recorder(TorchDispatchMode):
             )
         )
         return result
+
+    def _inside(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Runs an operator that is made of others, and records those.
+
+        Autograd takes such operators apart before they come here; in inference mode there is no autograd. This runs
+        the very kernel that would have run without us.
+        """
+        torch._C._push_on_torch_dispatch_stack(self)
+        try:
+            return func._op_dk(torch._C.DispatchKey.CompositeImplicitAutograd, *args, **kwargs)
+        finally:
+            torch._C._pop_torch_dispatch_stack(None)
 
     def _prepare(self, plan: Plan, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
         """Copies what is about to be overwritten, and keeps the geometry of what is about to be reshaped."""
@@ -169,7 +184,8 @@ class Recorder(TorchDispatchMode):
             now = tensor.untyped_storage()._cdata
             if now != storage:
                 moved.append((tensor, alias))
-                self._aliases[place] = (tensor, tensor.detach(), now)
+                with torch._C._DisableTorchDispatch():
+                    self._aliases[place] = (tensor, tensor.detach(), now)
         if moved:
             self._add((REBIND, moved))
 
@@ -177,12 +193,15 @@ class Recorder(TorchDispatchMode):
 
     def __enter__(self) -> Recorder:
         if self.model is not None:
-            _walk(self.model, "", self.paths, self.log.named, ())
-            for _, _, tensor in self.log.named:
-                if is_plain(tensor):
-                    self._aliases.append((tensor, tensor.detach(), tensor.untyped_storage()._cdata))
-                else:
-                    self._lazy = True
+            named: list[tuple[str, str, torch.Tensor]] = []
+            _walk(self.model, "", self.paths, named, ())
+            self.log.named = [item for item in named if is_plain(item[2])]
+            self._lazy = len(named) > len(self.log.named)
+            with torch._C._DisableTorchDispatch():
+                self._aliases = [
+                    (tensor, tensor.detach(), tensor.untyped_storage()._cdata)
+                    for _, _, tensor in self.log.named
+                ]
         self.log.sequence = _sequence() - 1
         _install()
         try:
@@ -197,7 +216,9 @@ class Recorder(TorchDispatchMode):
         _uninstall()
         self._look_for_rebinding()
         if self.model is not None and self._lazy:
-            _walk(self.model, "", {}, self.log.named_later, ())  # a lazy module has made its parameters by now
+            _walk(
+                self.model, "", {}, self.log.named_later, ()
+            )  # a lazy module has made its parameters by now
 
 
 def _is_tensor(item: Any) -> bool:
@@ -315,6 +336,22 @@ def _uninstall() -> None:
             _handles.clear()
 
 
+def _never_compile() -> None:
+    """Tells PyTorch's compiler, should it be loaded, to leave what runs inside of a recorded call alone."""
+    frames = torch._C._dynamo.eval_frame
+    action = frames._FrameAction
+    alone = frames._FrameExecStrategy(action.SKIP, action.SKIP)
+    thin = frames._FrameExecStrategy(action.SKIP, action.DEFAULT)  # what it calls is somebody else's
+    frames.set_code_exec_strategy(Recorder.__torch_dispatch__.__code__, alone)
+    for function in (Recorder.call_module, _install, _through):
+        for code in (function.__code__, *filter(inspect.iscode, function.__code__.co_consts)):
+            frames.set_code_exec_strategy(code, thin)
+    frames.set_code_exec_strategy(_recorders.__code__, alone)
+
+
+_never_compile()
+
+
 # The two verbs ---------------------------------------------------------------------------------------------------
 
 
@@ -324,11 +361,14 @@ def recording(model: torch.nn.Module | None = None, keep: str = "all") -> Iterat
 
     Args:
         model: the network whose modules and parameters give the names; None records plain tensor code.
-        keep: `"all"`, the path of a module whose subtree's values are kept, or `"graph"`: values are recomputed
-            on demand from the leaves.
+        keep: what is kept once the block has ended. `"all"`; the path of a module: only the values that its calls read
+            and made; or `"graph"`: leaves and random draws, all else is computed again when it is asked for.
 
     Yields:
         The `Recording`, which can be read once the block has ended.
+
+    Raises:
+        InputError: `keep` names no module of the model.
 
     >>> import torch, openheart as oh
     >>> net = torch.nn.Linear(2, 1)
@@ -337,6 +377,7 @@ def recording(model: torch.nn.Module | None = None, keep: str = "all") -> Iterat
     >>> rec.value("weight.grad").shape
     (1, 2)
     """
+    check_keep(keep, model)
     recorder = Recorder(model)
     result = Recording(model=model, keep=keep)
     try:

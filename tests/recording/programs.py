@@ -44,7 +44,9 @@ class Witness(TorchDispatchMode):
             for value, tensor in zip(reads, before, strict=True):
                 _same(value, tensor, f"{call!r} reads {value!r}")
             returned = [
-                value for value, (slot, _) in zip(call.outputs, call.slots, strict=True) if isinstance(slot, int)
+                value
+                for value, (slot, _) in zip(call.outputs, call.slots, strict=True)
+                if isinstance(slot, int)
             ]
             for value, tensor in zip(returned, after, strict=True):
                 if not call.name.startswith(("empty", "new_empty")):

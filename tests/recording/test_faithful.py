@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tests.recording.programs import PROGRAMS, Program, Witness, tensors_in
 
 import openheart as oh
-from tests.recording.programs import PROGRAMS, Program, Witness, tensors_in
 
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.name)
@@ -23,7 +23,9 @@ def test_recording_never_changes_a_number(program: Program) -> None:
             losses = program.train(model, optimizer)
         gradients = [parameter.grad for parameter in model.parameters()]
         numbers = [*losses, *gradients, *model.parameters(), *model.buffers()]
-        return [tensor for tensor in (*numbers, *tensors_in(list(optimizer.state.values()))) if tensor is not None]
+        return [
+            tensor for tensor in (*numbers, *tensors_in(list(optimizer.state.values()))) if tensor is not None
+        ]
 
     plain, recorded = run(False), run(True)
     assert len(plain) == len(recorded)

@@ -6,11 +6,10 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from tests.recording.programs import PROGRAMS, Program
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import openheart as oh
-from tests.recording.programs import PROGRAMS, Program
 
 # Programs whose loss is one backward pass; a second pass over one graph leaves no single gradient to name.
 UNCERTAIN = {"mlp, gradient penalty", "lstm", "checkpoint, reentrant", "complex"}
@@ -31,7 +30,9 @@ class Retain(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         if torch._C._current_autograd_node() is None:
-            self.results += [item for item in (result if isinstance(result, tuple) else (result,)) if _differs(item)]
+            self.results += [
+                item for item in (result if isinstance(result, tuple) else (result,)) if _differs(item)
+            ]
         return result
 
 

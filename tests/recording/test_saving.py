@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 import torch
+from tests.recording.programs import PROGRAMS, Program
 from torch import nn
 
 import openheart as oh
 from openheart.recording import Recording, Value, values_in
 from openheart.recording.encoding import UnknownOp, decode, encode, find_op
-from tests.recording.programs import PROGRAMS, Program
 
 
 def _small() -> Recording:
@@ -50,10 +50,17 @@ def assert_same(one: Recording, other: Recording) -> None:
         )  # fmt: skip
         assert mine.kept == theirs.kept
         if mine.kept:
-            assert torch.equal(
-                torch.view_as_real(mine.data.resolve_conj()) if mine.dtype.is_complex else mine.data.contiguous(),
-                torch.view_as_real(theirs.data.resolve_conj()) if mine.dtype.is_complex else theirs.data.contiguous(),
-            ) or torch.isnan(mine.data).any()
+            assert (
+                torch.equal(
+                    torch.view_as_real(mine.data.resolve_conj())
+                    if mine.dtype.is_complex
+                    else mine.data.contiguous(),
+                    torch.view_as_real(theirs.data.resolve_conj())
+                    if mine.dtype.is_complex
+                    else theirs.data.contiguous(),
+                )
+                or torch.isnan(mine.data).any()
+            )
     assert len(one.calls) == len(other.calls)
     for call, same in zip(one.calls, other.calls, strict=True):
         assert call.op is same.op
@@ -123,7 +130,9 @@ def test_every_truncation_and_every_addition_is_noticed(tmp_path: Path) -> None:
         oh.load(path)
 
 
-@pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04" + b"\0" * 200, b"\x80\x04K\x01.", b"opnheart"])
+@pytest.mark.parametrize(
+    "content", [b"", b"hello", b"PK\x03\x04" + b"\0" * 200, b"\x80\x04K\x01.", b"opnheart"]
+)
 def test_a_foreign_file_is_refused(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "run.oh"
     path.write_bytes(content)
@@ -159,7 +168,7 @@ def test_a_newer_version_says_so(tmp_path: Path) -> None:
 def test_there_is_no_pickle_in_the_file(tmp_path: Path) -> None:
     path = tmp_path / "run.oh"
     _small().save(path)
-    with pytest.raises(ValueError):  # noqa: PT011
+    with pytest.raises(ValueError):
         list(pickletools.genops(path.read_bytes()))
     source = Path(oh.recording.__globals__["__file__"]).parent
     for file in (source / "recording").glob("*.py"):

@@ -11,6 +11,7 @@ from openheart.recording.values import Element, Value
 
 __all__ = ["address_of", "find_element", "find_value", "split"]
 
+_FIRST_VISIT = re.compile(r":1(?=[./])")  # `0:1.out` is `0.out`
 _INDEXED = re.compile(r"^(?P<name>.*?)\s*\[(?P<index>[^\[\]]*)\]\s*$", re.DOTALL)
 
 
@@ -39,7 +40,7 @@ def split(address: str) -> tuple[str, tuple[int, ...] | None]:
 
 
 def _tidy(name: str) -> str:
-    name = name.strip()
+    name = _FIRST_VISIT.sub("", name.strip())
     if name.startswith("@"):
         step, _, rest = name[1:].partition(" ")
         if step.isdigit():

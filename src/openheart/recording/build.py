@@ -48,6 +48,9 @@ class Facts:
     seeds: list[tuple[int, Value, Value]] = field(
         default_factory=list
     )  # step, loss, the gradient it starts with
+    leaves_after: list[tuple[int, Value, Value]] = field(
+        default_factory=list
+    )  # step, leaf without a name, as it leaves it
     leaf_grads: list[tuple[int, str | None, Value, Value]] = field(
         default_factory=list
     )  # step, name, leaf, gradient
@@ -71,6 +74,7 @@ class _Walk:
         self.at_begin: list[tuple[str, torch.Tensor, Value]] = []
         self.grad_lives: set[Life] = set()  # storages of leaves that were given a gradient
         self.leaf_grads: dict[tuple[int, int], tuple[int, str | None, Value, Value]] = {}
+        self.nameless: dict[int, tuple[torch.Tensor, Value, Value]] = {}  # leaves with a gradient and no name
         self.state_tensors: dict[int, tuple[str, torch.Tensor]] = {}
         self.state_last: dict[str, Value] = {}
         self.names: dict[int, str] = {}
@@ -95,13 +99,14 @@ class _Walk:
             elif entry[0] == REBIND:
                 for tensor, _ in entry[1]:
                     self.memory.forget(tensor)
+                self.phases.updated = bool(self.grad_lives)
         self.memory.position = len(self.log.entries)
         self.end_step()
         for _, name, tensor in self.log.named_later:
             if id(tensor) not in self.names and is_plain(
                 tensor
             ):  # a lazy module has made its parameters on the way
-                facts.parameters.append((0, name, self.memory.first(tensor)))
+                facts.parameters.append((0, name, self.memory.read(tensor)))
         facts.leaf_grads = list(self.leaf_grads.values())
         facts.activation_grads = self.ties.gradients(facts.calls, facts.makers)
         facts.values = self.memory.values
@@ -210,12 +215,14 @@ class _Walk:
 
     def accumulated(self, variable: torch.Tensor, gradient: Value) -> None:
         """The last call so far that has written a leaf's gradient."""
-        leaf = self.memory.read(variable)
+        leaf = self.memory.first(variable)
         self.phases.grads.add(gradient.id)
         self.grad_lives.add(leaf._life)
         self.leaf_grads[(self.phases.step, leaf.id)] = (
             self.phases.step, self.names.get(id(variable)), leaf, gradient,
         )  # fmt: skip
+        if id(variable) not in self.names:
+            self.nameless.setdefault(leaf.id, (variable, leaf, self.memory.read(variable)))
 
     # Modules -----------------------------------------------------------------------------------------------------
 
@@ -261,6 +268,11 @@ class _Walk:
             now = self.memory.read(tensor)
             if now is not value:
                 self.facts.parameters_after.append((self.phases.step, name, now))
+        for key, (tensor, leaf, value) in self.nameless.items():
+            now = self.memory.read(tensor)
+            if now is not value:
+                self.facts.leaves_after.append((self.phases.step, leaf, now))
+                self.nameless[key] = (tensor, leaf, now)
 
     def stepped(self, optimizer: Any, states: Any) -> None:
         """Names what the optimizer keeps for each parameter: as the step found it, and as it leaves it."""

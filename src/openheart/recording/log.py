@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch.nn.parameter import UninitializedTensorMixin
 
 __all__ = ["ENTER", "EXIT", "REBIND", "STEP", "STEPPED", "Log", "is_plain"]
 
@@ -50,14 +51,26 @@ class Log:
     has_model: bool = False
 
 
-_PLAIN = {torch.Tensor, torch.nn.Parameter, torch.nn.Buffer}
 _is_wrapped = torch._C._functorch.is_functorch_wrapped_tensor
 
 
+class _Types(dict[type, bool]):
+    """Whether tensors of a type are ordinary memory; a subclass may only name its tensors, or take calls over."""
+
+    def __missing__(self, kind: type) -> bool:
+        ordinary = kind.__torch_dispatch__ is torch._C._disabled_torch_dispatch_impl
+        plain = ordinary and not issubclass(kind, UninitializedTensorMixin)
+        self[kind] = plain
+        return plain
+
+
+_PLAIN = _Types()
+
+
 def is_plain(tensor: torch.Tensor) -> bool:
-    """Whether a tensor's numbers lie in a storage of its own kind (no subclass, not sparse, not a wrapper)."""
+    """Whether a tensor's numbers lie in a storage of its own (it is no wrapper, not sparse, not nested)."""
     return (
-        type(tensor) in _PLAIN
+        _PLAIN[type(tensor)]
         and tensor.layout is torch.strided
         and not tensor.is_nested
         and not _is_wrapped(tensor)

@@ -8,7 +8,7 @@ how many writes the storage has seen.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
@@ -175,18 +175,18 @@ class Memory:
 
 def _odd_geometry(tensor: torch.Tensor) -> Geometry:
     try:
-        shape = tuple(int(size) for size in tensor.shape)
-    except (RuntimeError, TypeError):  # a nested tensor has no shape
+        shape = tuple([int(size) for size in tensor.shape])
+    except (RuntimeError, TypeError, AttributeError):  # a nested tensor has no shape, or one of symbols
         shape = ()
     return Geometry(tensor.dtype, shape, (0,) * len(shape), 0)
 
 
-def _detached(tensor: Any) -> torch.Tensor:
-    """The same numbers without the graph that made them, so that a recording does not keep the graph alive."""
-    try:
-        return tensor.detach()  # type: ignore[no-any-return]
-    except (RuntimeError, NotImplementedError, TypeError):
-        return tensor  # type: ignore[no-any-return]
+def _detached(tensor: torch.Tensor) -> torch.Tensor | None:
+    """The same numbers without the graph that made them, which a recording shall not keep alive; None if it has none."""
+    if tensor.is_meta or tensor.is_quantized or not is_plain(tensor):
+        return None
+    tensor = tensor.detach()
+    return tensor if type(tensor) is torch.Tensor else tensor.as_subclass(torch.Tensor)
 
 
 def _meet(one: Geometry, other: Geometry) -> bool:

@@ -40,6 +40,9 @@ def name_values(facts: Facts) -> Names:
     _module_outputs(facts, names)
     _updates(facts, names)
     _leaves(facts, names)
+    for step, leaf, after in facts.leaves_after:
+        if leaf.id in names.canonical:
+            names.give(step, f"{_without_step(names.canonical[leaf.id])}.after", after)
     functional = _functional(facts)
     _give_functional(names, functional, backward=False)
     tied = _tied(facts)

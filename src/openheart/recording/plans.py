@@ -26,6 +26,7 @@ class Plan:
         only_reshapes: and writes no number.
         blank: what it returns is memory that nobody has written yet.
         overwrites: it writes every element of what it writes without reading it.
+        composite: its kernel only calls other operators.
         trains: position of the argument that must be true for the undeclared writes to happen.
     """
 
@@ -35,6 +36,7 @@ class Plan:
     only_reshapes: bool
     blank: bool
     overwrites: bool
+    composite: bool
     trains: int | None
 
 
@@ -114,7 +116,8 @@ def _plan(op: Any) -> Plan | None:
     only_reshapes = torch.Tag.inplace_view in getattr(op, "tags", ())
     to_out = any(argument.kwarg_only and argument.is_out for argument in schema.arguments)
     blank = name in _BLANK and not to_out
-    if not writes and not blank:
+    composite = torch._C._dispatch_has_kernel_for_dispatch_key(op.name(), "CompositeImplicitAutograd")
+    if not (writes or blank or composite):
         return None
     return Plan(
         op=op,
@@ -123,6 +126,7 @@ def _plan(op: Any) -> Plan | None:
         only_reshapes=only_reshapes,
         blank=blank,
         overwrites=name in _OVERWRITES or to_out,
+        composite=composite,
         trains=trains,
     )
 

@@ -10,6 +10,7 @@ from openheart.errors import OpenheartError
 from openheart.recording import addresses
 from openheart.recording.afterwards import watch_over
 from openheart.recording.build import Facts, build
+from openheart.recording.keeping import drop
 from openheart.recording.log import Log
 from openheart.recording.names import Names, name_values
 from openheart.recording.storages import Life
@@ -52,6 +53,8 @@ class Recording:
         self._log = log
         self.output = output
         watch_over(self)
+        if self.keep != "all":
+            self._read()  # what is not kept is let go at once
 
     def _read(self) -> Facts:
         if self._facts is None:
@@ -62,6 +65,7 @@ class Recording:
             with torch.no_grad(), torch._C._DisableTorchDispatch():
                 self._facts = build(self._log)
             self._log = None
+            drop(self._facts, self.keep)
         return self._facts
 
     @property

@@ -55,7 +55,9 @@ def save(recording: Recording, path: str | os.PathLike[str]) -> None:
             with _replacing(path) as file:
                 _write(file, run, pieces)
         except OSError as error:
-            raise RecordingFileError(f"cannot write the recording to {str(path)!r}: {error.strerror}") from error
+            raise RecordingFileError(
+                f"cannot write the recording to {str(path)!r}: {error.strerror}"
+            ) from error
 
 
 def load(path: str | os.PathLike[str]) -> Recording:
@@ -118,7 +120,9 @@ def _write(file: BinaryIO, run: bytes, pieces: list[torch.Tensor]) -> None:
         content = memoryview(piece.cpu().numpy())
         sums["values"].update(content)
         file.write(content)
-    header = json.dumps({name: {"length": lengths[name], "sha256": sums[name].hexdigest()} for name in _PARTS}).encode()
+    header = json.dumps(
+        {name: {"length": lengths[name], "sha256": sums[name].hexdigest()} for name in _PARTS}
+    ).encode()
     fixed = _FIXED.pack(MAGIC, VERSION, size)
     file.seek(0)
     file.write(fixed + hashlib.sha256(fixed + header).digest() + header)
@@ -143,7 +147,9 @@ def _checked_parts(content: bytes, path: str) -> dict[str, memoryview]:
     """The parts of a file, each one's checksum verified."""
     damaged = f"{path!r} is damaged or cut short ({{}}); record again, or restore it from a copy"
     if content[: len(MAGIC)] != MAGIC[: len(content)] or not content:
-        raise RecordingFileError(f"{path!r} is not an openheart recording; one is written with `rec.save(path)`")
+        raise RecordingFileError(
+            f"{path!r} is not an openheart recording; one is written with `rec.save(path)`"
+        )
     if len(content) < _FIXED.size + 32:
         raise RecordingFileError(damaged.format("it ends within its header"))
     _, version, size = _FIXED.unpack_from(content)
@@ -197,7 +203,9 @@ def _pieces(values: list[Value]) -> tuple[list[torch.Tensor], dict[int, tuple[in
                 begin, end = low - low % 16, high
                 pieces.append(torch.empty(0))
             end = max(end, high)
-            pieces[-1] = torch.empty(0, dtype=torch.uint8, device=storage.device).set_(storage, begin, (end - begin,), (1,))
+            pieces[-1] = torch.empty(0, dtype=torch.uint8, device=storage.device).set_(
+                storage, begin, (end - begin,), (1,)
+            )
             places[value.id] = [len(pieces) - 1, begin, *_geometry_to_json(geometry)]
     return pieces, places
 
@@ -260,9 +268,13 @@ def _rebuild(run: dict[str, Any], table: memoryview) -> Recording:
         tensor = None
         if place is not None:
             number, begin, *stored = place
-            tensor = strided(pieces[str(number)].untyped_storage(), _geometry_from_json(stored), begin, torch.device("cpu"))
+            tensor = strided(
+                pieces[str(number)].untyped_storage(), _geometry_from_json(stored), begin, torch.device("cpu")
+            )
         facts.values.append(
-            Value(len(facts.values), geometry.shape, geometry.dtype, version, origin, geometry, Life(), tensor)
+            Value(
+                len(facts.values), geometry.shape, geometry.dtype, version, origin, geometry, Life(), tensor
+            )
         )
     for identity, about in enumerate(run["calls"]):
         call = Call(

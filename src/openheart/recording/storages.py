@@ -51,6 +51,7 @@ class Life:
     """One storage through the run; `undos[v]` takes it from version v + 1 back to version v."""
 
     __slots__ = ("undos", "watched")
+    lasting = True  # what `read` returns may be held on to
 
     def __init__(self) -> None:
         self.undos: list[Undo] = []
@@ -87,8 +88,8 @@ class Life:
                 return self._rewind(geometry, undo, later[:reach])
         if tensor is None:
             raise OpaqueError(
-                f"the numbers of this value ({geometry.dtype}, shape {geometry.shape}) were not kept; "
-                'record with keep="all" to have them'
+                f"the numbers of this value ({geometry.dtype}, shape {geometry.shape}) are not in the recording: it was "
+                "told not to keep them, or they are of a kind that has none (meta, sparse, quantized, a tensor subclass)"
             )
         if not self.intact():
             raise OpaqueError(
@@ -176,7 +177,7 @@ def _meet(one: Geometry, other: Geometry) -> bool:
 def _holds(undo: Undo, geometry: Geometry) -> bool:
     """Whether an undo's copy is a gapless piece of the storage that contains all of `geometry`."""
     content = undo.content
-    if content is None or undo.geometry.bits or geometry.bits and undo.geometry.dtype != geometry.dtype:
+    if content is None or undo.geometry.bits or (geometry.bits and undo.geometry.dtype != geometry.dtype):
         return False
     low, high = undo.geometry.span()
     start, stop = geometry.span()

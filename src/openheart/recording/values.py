@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 
 from openheart.errors import OpaqueError
 from openheart.recording.storages import Geometry, Life
+
+if TYPE_CHECKING:
+    from openheart.recording.keeping import Recipe
 
 __all__ = ["Call", "Element", "Origin", "Phase", "Slot", "Value", "values_in"]
 
@@ -37,7 +40,7 @@ class Value:
     version: int
     origin: Origin
     geometry: Geometry
-    _life: Life
+    _life: Life | Recipe
     _tensor: torch.Tensor | None
     _cache: dict[str, Any] = field(default_factory=dict)
 
@@ -67,6 +70,8 @@ class Value:
         data = cache.get("data")
         if data is None or not (cache["fixed"] or self._life.intact()):
             data = self._life.read(self.geometry, self.version, self._tensor)
+            if not self._life.lasting:
+                return data
             cache.pop("array", None)
             cache["fixed"] = self._life.fixed(self.geometry, self.version)
             cache["data"] = data
@@ -90,7 +95,8 @@ class Value:
                 raise OpaqueError(
                     f"value {self.id} ({self.dtype}, shape {self.shape}) cannot be read as an array: {error}"
                 ) from error
-            self._cache["array"] = array
+            if self._life.lasting:
+                self._cache["array"] = array
         return array  # type: ignore[no-any-return]
 
     def __repr__(self) -> str:

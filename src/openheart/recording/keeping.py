@@ -1,0 +1,213 @@
+"""What a recording keeps: everything, a module's subtree, or only the graph, with values computed again on demand."""
+
+from __future__ import annotations
+
+import difflib
+from collections import OrderedDict
+from typing import Any
+
+import torch
+
+from openheart.errors import InputError, OpaqueError
+from openheart.recording.build import Facts
+from openheart.recording.plans import plan_of
+from openheart.recording.storages import Geometry, Life
+from openheart.recording.values import Call, Value, values_in
+
+__all__ = ["Recipe", "check_keep", "drop"]
+
+ROOM = 256 * 2**20  # bytes of computed values that are held in case they are asked for again
+
+
+def check_keep(keep: str, model: torch.nn.Module | None) -> None:
+    """Raises `InputError` if `keep` says nothing that a recording of `model` could keep."""
+    paths = [path for path, _ in model.named_modules()] if model is not None else []
+    if keep in ("all", "graph") or keep in paths:
+        return
+    near = difflib.get_close_matches(keep, ["all", "graph", *paths], n=1, cutoff=0.0)[0]
+    raise InputError(
+        f'keep={keep!r} is neither "all" nor "graph" nor the path of a module of the model; did you mean {near!r}?'
+    )
+
+
+def drop(facts: Facts, keep: str) -> None:
+    """Lets go of every value that is not to be kept."""
+    if keep == "graph":
+        _keep_graph(facts)
+    elif keep != "all":
+        _keep_subtree(facts, keep)
+
+
+def _keep_subtree(facts: Facts, path: str) -> None:
+    inside = f"{path}." if path else ""
+    kept = {
+        value.id
+        for _, name, value in (
+            *facts.parameters,
+            *facts.parameters_after,
+            *facts.states,
+            *facts.states_after,
+            *((step, name or "", value) for step, name, _, value in facts.leaf_grads),
+        )
+        if name.startswith(inside)
+    }
+    for call in facts.calls:
+        if call.scope == path or call.scope.startswith(inside):
+            kept.update(value.id for value in (*values_in((call.args, call.kwargs)), *call.outputs))
+    for value in facts.values:
+        if value.id not in kept:
+            _replace(value, Life())
+
+
+def _replace(value: Value, life: Life | Recipe) -> None:
+    object.__setattr__(value, "_life", life)
+    object.__setattr__(value, "_tensor", None)
+    value._cache.clear()
+
+
+# Computing again -----------------------------------------------------------------------------------------------------
+
+# What these return depends on memory around their argument, which a value computed again does not have.
+_BY_MEMORY = {"as_strided", "as_strided_", "set_", "resize_", "resize_as_", "as_strided_scatter"}
+
+
+class Recipe:
+    """Stands where a value's `Life` would be: the way to compute it again from what is kept."""
+
+    __slots__ = ("_kitchen", "_value")
+    lasting = False
+
+    def __init__(self, kitchen: _Kitchen, value: Value) -> None:
+        self._kitchen = kitchen
+        self._value = value
+
+    def keeps(self, geometry: Geometry, version: int, tensor: torch.Tensor | None) -> bool:  # noqa: ARG002
+        """Always: that is what the recipe is for."""
+        return True
+
+    def fixed(self, geometry: Geometry, version: int) -> bool:  # noqa: ARG002
+        """Never: it is computed again."""
+        return False
+
+    def intact(self) -> bool:
+        """Nobody else has what was computed."""
+        return True
+
+    def read(self, geometry: Geometry, version: int, tensor: torch.Tensor | None) -> torch.Tensor:  # noqa: ARG002
+        """The value, computed again."""
+        return self._kitchen.compute(self._value)
+
+
+class _Kitchen:
+    """Runs recorded calls again, with the same kernels on the same numbers."""
+
+    def __init__(self, makers: dict[int, tuple[Call, int]]) -> None:
+        self._makers = makers
+        self._ready: OrderedDict[int, torch.Tensor] = OrderedDict()
+        self._bytes = 0
+
+    def compute(self, value: Value) -> torch.Tensor:
+        """The numbers of a value; of what lies on the way, the last `ROOM` bytes are held."""
+        at_hand: dict[int, torch.Tensor] = {}
+        wanted = [value]
+        while wanted:
+            item = wanted[-1]
+            if item.id in at_hand or self._take(item, at_hand):
+                wanted.pop()
+                continue
+            call, _ = self._makers[item.id]
+            missing = [read for read in values_in((call.args, call.kwargs)) if read.id not in at_hand]
+            missing = [read for read in missing if not self._take(read, at_hand)]
+            if missing:
+                wanted += missing
+            else:
+                self._run(call, at_hand)
+        return at_hand[value.id]
+
+    def _take(self, value: Value, at_hand: dict[int, torch.Tensor]) -> bool:
+        if not isinstance(value._life, Recipe):
+            at_hand[value.id] = value.data
+            return True
+        if value.id in self._ready:
+            self._ready.move_to_end(value.id)
+            at_hand[value.id] = self._ready[value.id]
+            return True
+        return False
+
+    def _run(self, call: Call, at_hand: dict[int, torch.Tensor]) -> None:
+        plan = plan_of(call.op)
+        written = {name for _, name in plan.writes} if plan is not None else set()
+        reshaped = plan is not None and plan.reshapes
+        arguments: dict[str, Any] = {}
+        for position, (name, argument) in enumerate(call.arguments.items()):
+            arguments[name] = _with_tensors(
+                argument, at_hand, name in written or (reshaped and position == 0)
+            )
+        keywords = {item.name for item in call.op._schema.arguments if item.kwarg_only}
+        positional = [item for name, item in arguments.items() if name not in keywords]
+        with torch.no_grad(), torch._C._DisableTorchDispatch():
+            result = call.op(*positional, **{name: arguments[name] for name in keywords if name in arguments})
+        for value, (slot, place) in zip(call.outputs, call.slots, strict=True):
+            tensor = _returned(result, slot) if isinstance(slot, int) else arguments[slot]
+            at_hand[value.id] = tensor if place is None else tensor[place]
+            self._hold(value, at_hand[value.id])
+
+    def _hold(self, value: Value, tensor: torch.Tensor) -> None:
+        if not isinstance(value._life, Recipe) or value.id in self._ready:
+            return
+        self._ready[value.id] = tensor
+        self._bytes += tensor.numel() * tensor.itemsize
+        while self._bytes > ROOM and len(self._ready) > 1:
+            _, old = self._ready.popitem(last=False)
+            self._bytes -= old.numel() * old.itemsize
+
+
+def _returned(result: Any, slot: int) -> Any:
+    """Return number `slot`; an operator with one return gives it bare, be it a tensor or a list."""
+    return result[slot] if isinstance(result, tuple) else result
+
+
+def _with_tensors(argument: Any, at_hand: dict[int, torch.Tensor], copied: bool) -> Any:
+    if isinstance(argument, Value):
+        tensor = at_hand[argument.id]
+        return tensor.clone() if copied else tensor
+    if isinstance(argument, (list, tuple)):
+        return [_with_tensors(item, at_hand, copied) for item in argument]
+    return argument
+
+
+def _keep_graph(facts: Facts) -> None:
+    kitchen = _Kitchen(facts.makers)
+    for call in facts.calls:
+        if _must_be_kept(call):
+            for value in call.outputs:
+                _settle(value)
+            continue
+        for value in call.outputs:
+            if value.kept:
+                _replace(value, Recipe(kitchen, value))
+    for value in facts.values:
+        if value.id not in facts.makers:
+            _settle(value)
+
+
+def _settle(value: Value) -> None:
+    """Copies a kept value out of the storage it shares with others, which can then be let go."""
+    try:
+        data = value.data.clone()
+    except OpaqueError:
+        return
+    _replace(value, Life())
+    object.__setattr__(value, "_tensor", data)
+
+
+def _must_be_kept(call: Call) -> bool:
+    """Whether a call cannot be run again: it draws at random, sees memory, or is not an operator that we know."""
+    tags = getattr(call.op, "tags", ())
+    return (
+        getattr(call.op, "_schema", None) is None
+        or torch.Tag.nondeterministic_seeded in tags
+        or call.name in _BY_MEMORY
+        or call.name.startswith(("empty", "new_empty", "mkldnn_rnn"))
+        or any(not value.kept for value in values_in((call.args, call.kwargs)))
+    )

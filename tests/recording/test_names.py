@@ -1,0 +1,253 @@
+"""Every value has a name, every name leads to its value, and a wrong address says which one is near."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.recording.programs import PROGRAMS, Program, Tied
+from torch import nn
+
+import openheart as oh
+from openheart.recording import Element, Recording
+from openheart.recording.addresses import split
+
+
+def _trained(steps: int = 2, **options: bool) -> tuple[Recording, list[dict[str, torch.Tensor]], nn.Module]:
+    """A recording of some steps of Adam, and the state dict before each and after the last."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3), nn.ReLU(inplace=True), nn.Linear(3, 1))
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.1, **options)
+    x = torch.randn(4, 2)
+    states = [copy.deepcopy(model.state_dict())]
+    with oh.recording(model) as rec:
+        for _ in range(steps):
+            loss = nn.functional.mse_loss(model(x), torch.ones(4, 1))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            with torch._C._DisableTorchDispatch():
+                states.append(copy.deepcopy(model.state_dict()))
+            loss.item()
+    return rec, states, model
+
+
+@pytest.mark.parametrize("options", [{"foreach": False}, {"foreach": True}, {"fused": True}], ids=str)
+def test_parameters_and_buffers_before_and_after_each_step(options: dict[str, bool]) -> None:
+    rec, states, model = _trained(3, **options)
+    for step in range(3):
+        prefix = f"@{step} "
+        for name in states[0]:
+            assert torch.equal(rec.value(prefix + name).data, states[step][name]), (step, name)
+            assert torch.equal(rec.value(f"{prefix}{name}.after").data, states[step + 1][name]), (step, name)
+        for name, parameter in model.named_parameters():
+            assert rec.value(f"{prefix}{name}.grad").shape == parameter.shape
+            assert rec.value(f"{prefix}{name}.exp_avg.after").shape == parameter.shape
+    assert rec.value("0.weight") is rec.value("@0 0.weight")
+    assert rec.value("0.weight.after") is rec.value("@1 0.weight")
+    assert rec.value("0.weight.exp_avg.after") is rec.value("@1 0.weight.exp_avg")
+    assert torch.equal(rec.value("0.weight.exp_avg").data, torch.zeros(3, 2))
+    assert rec.value("0.weight.step.after").data.item() == 1
+    assert {call.step for call in rec.calls} == {0, 1, 2}
+    assert rec.value("0.weight").origin == "parameter"
+    assert rec.value("1.running_mean").origin == "buffer"
+    assert rec.value("input").origin == "input"
+
+
+def test_the_phases_of_a_step() -> None:
+    rec, _, _ = _trained(1)
+    phases = [call.phase for call in rec.calls if call.name != "local_scalar_dense"]
+    order = [phase for place, phase in enumerate(phases) if place == 0 or phases[place - 1] != phase]
+    assert order == ["forward", "loss", "backward", "optimizer"]
+    assert rec.name(rec.value("loss")) == "loss"
+    assert rec.value("loss/mse_loss.out") is rec.value("loss")
+    assert torch.equal(rec.value("loss.grad").data, torch.ones(()))
+    maker = rec.maker(rec.value("0.out"))
+    assert maker is not None
+    assert (maker[0].name, maker[0].scope, maker[1]) == ("addmm", "0", 0)
+    assert maker[0].source is not None
+    assert maker[0].source.startswith("test_names.py:")
+
+
+def test_an_in_place_relu_does_not_overwrite_the_linear_layer() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 50), nn.ReLU(inplace=True))
+    x = torch.randn(3, 4)
+    expected = model[0](x).detach()
+    rec = oh.record(model, x)
+    assert (expected < 0).any()
+    assert torch.equal(rec.value("0.out").data, expected)
+    assert torch.equal(rec.value("1.out").data, expected.relu())
+    assert rec.value("1.in") is rec.value("0.out")
+    assert rec.value("output") is rec.value("1.out")
+    assert rec.value(".out") is rec.value("1.out")
+
+
+class Functional(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Sequential(nn.Linear(3, 3))
+
+    def forward(self, x: torch.Tensor, *, scale: torch.Tensor) -> dict[str, torch.Tensor]:
+        hidden = torch.tanh(self.inner(x) * scale)
+        hidden = torch.tanh(self.inner(hidden))
+        left, right = hidden.split([1, 2], dim=1)
+        return {"left": left, "right": right}
+
+
+def test_functional_calls_second_visits_keywords_and_several_outputs() -> None:
+    torch.manual_seed(0)
+    model = Functional()
+    x, scale = torch.randn(2, 3), torch.tensor(2.0)
+    rec = oh.record(model, x, scale=scale)
+    first = model.inner(x)
+    assert torch.equal(rec.value("scale").data, scale)
+    assert rec.value(".in.scale") is rec.value("scale")
+    assert torch.equal(rec.value("inner.0.out").data, first)
+    assert rec.value("inner.0:1.out") is rec.value("inner.0.out")
+    assert torch.equal(rec.value("/mul.out").data, first * scale)
+    assert torch.equal(rec.value("/tanh.out").data, torch.tanh(first * scale))
+    assert torch.equal(rec.value("inner.0:2.out").data, model.inner(torch.tanh(first * scale)))
+    assert rec.value("inner:2.in") is rec.value("/tanh.out")
+    assert torch.equal(rec.value("/tanh_1.out").data, torch.tanh(model.inner(torch.tanh(first * scale))))
+    assert rec.value(".out") is rec.value("output.left")
+    assert rec.value(".out_1") is rec.value("output.right")
+    assert rec.value("/split_with_sizes.out_1") is rec.value("output.right")
+    split_call = rec.maker(rec.value(".out_1"))
+    assert split_call is not None
+    assert split_call[0].slots == ((0, 0), (0, 1))
+
+
+def test_tied_weights_have_both_names() -> None:
+    torch.manual_seed(0)
+    rec = oh.record(Tied(), torch.tensor([[1, 2]]))
+    assert rec.value("embedding.weight") is rec.value("head.weight")
+    assert rec.name(rec.value("head.weight")) == "embedding.weight"
+    assert rec.value("shared:2.out") is not rec.value("shared.out")
+
+
+def test_slots_of_what_is_written_and_not_returned() -> None:
+    rec, _, _ = _trained(1, fused=True)
+    norm = next(call for call in rec.calls if call.name == "native_batch_norm")
+    assert norm.slots == ((0, None), (1, None), (2, None), ("running_mean", None), ("running_var", None))
+    assert rec.name(norm.outputs[3]) == "1.running_mean.after"
+    fused = next(call for call in rec.calls if call.name == "fused_adam_")
+    assert fused.slots[0] == ("self", 0)
+    assert ("exp_avgs", 0) in fused.slots
+    assert not any(slot == "grads" for slot, _ in fused.slots)
+    assert {"self", "grads", "lr", "beta1", "amsgrad", "found_inf"} <= set(fused.arguments)
+
+
+def test_arguments_are_named_and_defaults_filled_in() -> None:
+    rec, _, _ = _trained(1)
+    call = next(call for call in rec.calls if call.name == "addmm")
+    assert list(call.arguments) == ["self", "mat1", "mat2", "beta", "alpha"]
+    assert call.arguments["alpha"] == 1
+    assert call.arguments["self"] is rec.value("0.bias")
+    assert rec.value("0.bias") in call.args
+
+
+def test_a_buffer_written_through_views_is_read_again() -> None:
+    with oh.recording() as rec:
+        buffer = torch.zeros(3, 2)
+        row = buffer[1]
+        row.fill_(5)
+        total = buffer.sum()
+    reread = next(call for call in rec.calls if call.name == "reread")
+    arguments = reread.arguments
+    assert arguments["new"].data.equal(torch.full((2,), 5.0))
+    assert (arguments["new_size"], arguments["new_stride"], arguments["new_offset"]) == ([2], [1], 2)
+    assert reread.op(*(getattr(item, "data", item) for item in reread.args)).equal(buffer)
+    assert reread.outputs[0].data.equal(buffer)
+    assert rec.users(reread.outputs[0])[0].name == "sum"
+    assert arguments["old"].data.equal(torch.zeros(3, 2))
+    assert total == 10
+
+
+def test_plain_tensor_code() -> None:
+    weight, x = torch.ones(2, requires_grad=True), torch.tensor([1.0, 2.0])
+    with oh.recording() as rec:
+        for _ in range(2):
+            (weight * x).sum().backward()
+            with torch.no_grad():
+                weight -= 0.5 * weight.grad  # type: ignore[operator]
+            weight.grad = None
+    assert rec.value("constant_0").data.tolist() == [1, 1]
+    assert rec.value("constant_0.grad").data.tolist() == [1, 2]
+    assert rec.value("constant_0.after").data.tolist() == [0.5, 0]
+    assert rec.value("@1 constant_0.after").data.tolist() == [0, -1]
+    assert rec.value("@1 loss").data.item() == 0.5
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.name)
+def test_every_value_has_one_canonical_name_that_leads_back(program: Program) -> None:
+    torch.manual_seed(3)
+    model = program.build()
+    with oh.recording(model) as rec:
+        program.train(model, program.optimizer(model.parameters()))
+    assert len(rec.addresses()) == len(set(rec.addresses())) == len(rec.values)
+    for value in rec.values:
+        assert rec.value(rec.name(value)) is value
+    for call in rec.calls:
+        for number, value in enumerate(call.outputs):
+            assert rec.maker(value) == (call, number)
+    for phase in ("forward", "backward"):
+        assert any(call.phase == phase for call in rec.calls)
+
+
+REC, _, _ = _trained(2)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+def test_addresses_of_elements_go_both_ways(data: st.DataObject) -> None:
+    value = data.draw(st.sampled_from([value for value in REC.values if 0 not in value.shape]))
+    index = tuple(data.draw(st.integers(0, size - 1)) for size in value.shape)
+    address = REC.address(Element(value, index))
+    assert REC.element(address) == Element(value, index)
+    if index:
+        negative = f"{REC.name(value)}[{', '.join(str(at - size) for at, size in zip(index, value.shape, strict=True))}]"
+        assert REC.element(negative) == Element(value, index)
+
+
+@pytest.mark.parametrize(
+    ("address", "suggestion", "says"),
+    [
+        ("0.outt[0,2]", "0.out[0,2]", "its shape is (4, 3)"),
+        ("0.out[0,3]", "0.out[0,2]", "index 3 is out of range for dimension 1 of size 3"),
+        ("0.out[-5,0]", "0.out[0,0]", "out of range for dimension 0"),
+        ("0.out[1]", "0.out[1,0]", "1 indices for 2 dimensions"),
+        ("0.out", "0.out[0,0]", "is not one number"),
+        ("loss[0]", "loss", "1 indices for 0 dimensions"),
+        ("0.out[a]", "0.out", "not a list of whole numbers"),
+        ("0.weigth[2,1]", "0.weight[2,1]", "did you mean"),
+        ("@7 0.weight[0,0]", "@1 0.weight[0,0]", "did you mean"),
+        ("", None, "no value is called"),
+    ],
+)
+def test_a_wrong_address_says_what_is_near(address: str, suggestion: str | None, says: str) -> None:
+    with pytest.raises(oh.AddressError) as caught:
+        REC.element(address)
+    assert says in str(caught.value)
+    assert isinstance(caught.value, LookupError)
+    if suggestion is not None:
+        assert caught.value.suggestion == suggestion
+    REC.element(str(caught.value.suggestion)) if suggestion not in (None, "0.out") else None
+
+
+def test_spaces_and_steps_in_an_address() -> None:
+    assert split(" @0  0.out [ 0 , -1 ] ") == ("0.out", (0, -1))
+    assert split("@01 loss") == ("@1 loss", None)
+    assert split("loss[]") == ("loss", ())
+    assert REC.element("loss").index == ()
+
+
+def test_nothing_can_be_read_while_it_runs() -> None:
+    with oh.recording() as rec, pytest.raises(oh.OpenheartError, match="still running"):
+        _ = rec.calls
+    assert rec.calls == []
+    with pytest.raises(oh.AddressError, match="nothing was recorded"):
+        rec.value("loss")
