@@ -1,4 +1,7 @@
-"""Reductions that have a quick form: over matches (one scatter) and over a running range (one cumulative pass)."""
+"""Reductions that have a quick form: over matches, and over a running range.
+
+The first is one scatter, the second one cumulative pass.
+"""
 
 from __future__ import annotations
 

@@ -3,7 +3,9 @@
 With g the output's gradient, for query l and key n of one head:
 
     p = e^(s − logsumexp[l])      δ = Σ_d g[l, d]·out[l, d]      ds = p · (Σ_d g[l, d]·v[n, d] − δ)
-    grad_v[n, d] = Σ_l p·g[l, d]      grad_q[l, c] = scale · Σₙ ds·k[n, c]      grad_k[n, c] = scale · Σ_l ds·q[l, c]
+    grad_v[n, d] = Σ_l p·g[l, d]
+    grad_q[l, c] = scale · Σₙ ds·k[n, c]
+    grad_k[n, c] = scale · Σ_l ds·q[l, c]
 
 Source: Dao et al., *FlashAttention* (2022), appendix B.2. In bfloat16 and float16, p and ds are rounded to
 that format before they meet the other factor, and the gradients are added up block by block in it.
@@ -43,9 +45,9 @@ def _summed(
     Each block's sum is computed in float32 and added to the gradient, which is stored in half precision.
     """
     stored = PRECISIONS[tensor.dtype]
-    if stored.unit <= FLOAT32.unit or extent <= block and not over:
-        k = index(name, extent)
-        return total((*over, k), term(k), where=seen(k))
+    if stored.unit <= FLOAT32.unit or (extent <= block and not over):
+        whole = index(name, extent)
+        return total((*over, whole), term(whole), where=seen(whole))
     t, u = index("t", -(-extent // block)), index("u", min(block, extent))
     k = t * block + u
     known = seen(k)
@@ -61,7 +63,15 @@ def _weight(scores: Scores, logsumexp: Any, b: Expr, h: Expr, l: Expr, n: Expr) 
 
 
 def _score_gradient(
-    scores: Scores, grad_out: Any, value: Any, out: Any, logsumexp: Any, b: Expr, h: Expr, l: Expr, n: Expr  # noqa: E741
+    scores: Scores,
+    grad_out: Any,
+    value: Any,
+    out: Any,
+    logsumexp: Any,
+    b: Expr,
+    h: Expr,
+    l: Expr,  # noqa: E741
+    n: Expr,
 ) -> Named:
     """ds, the gradient of the score of query l and key n."""
     d, e = index("d", value.shape[3]), index("d", value.shape[3])
@@ -118,7 +128,9 @@ def grad_key(
 
     queries = query.shape[2]
     block = query_block(queries)
-    return scores.scale * _summed(query, over, "l", queries, block, term, lambda l: scores.seen(l, n))
+    return scores.scale * _summed(
+        query, over, "l", queries, block, term, lambda query_: scores.seen(query_, n)
+    )
 
 
 @rule(BACKWARD, output=2)
@@ -141,4 +153,6 @@ def grad_value(
         return narrowed(query, _weight(scores, logsumexp, b, h, l, n)) * grad_out[b, h, l, d]
 
     queries = query.shape[2]
-    return _summed(query, over, "l", queries, query_block(queries), term, lambda l: scores.seen(l, n))
+    return _summed(
+        query, over, "l", queries, query_block(queries), term, lambda query_: scores.seen(query_, n)
+    )

@@ -38,7 +38,14 @@ def embedding(weight: Any, indices: Any, *, at: Any) -> Expr:
 
 @rule("embedding_dense_backward")
 def embedding_dense_backward(
-    grad_output: Any, indices: Any, num_weights: int, padding_idx: int, scale_grad_by_freq: bool, *, at: Any, stored: Any
+    grad_output: Any,
+    indices: Any,
+    num_weights: int,
+    padding_idx: int,
+    scale_grad_by_freq: bool,
+    *,
+    at: Any,
+    stored: Any,
 ) -> Expr:
     # row v gets the gradients of all places that looked it up, divided by how often it was, if so asked
     v, d = at
@@ -53,7 +60,9 @@ def embedding_dense_backward(
 
 
 def _positions(shape: Sequence[int]) -> tuple[Index, ...]:
-    names = ("n",) if len(shape) == 1 else ("b", "n") if len(shape) == 2 else [f"n{a}" for a in range(len(shape))]
+    names = (
+        ("n",) if len(shape) == 1 else ("b", "n") if len(shape) == 2 else [f"n{a}" for a in range(len(shape))]
+    )
     return tuple(index(name, size) for name, size in zip(names, shape, strict=True))
 
 
@@ -78,7 +87,15 @@ def _counted(indices: Any, p: Expr, padding_idx: int, here: Operand) -> Operand:
 
 @rule("_embedding_bag", "_embedding_bag_forward_only")
 def embedding_bag(
-    weight: Any, indices: Any, offsets: Any, mode: int, per_sample_weights: Any, padding_idx: int, *, at: Any, result: Any
+    weight: Any,
+    indices: Any,
+    offsets: Any,
+    mode: int,
+    per_sample_weights: Any,
+    padding_idx: int,
+    *,
+    at: Any,
+    result: Any,
 ) -> Expr:
     # the sum, the mean or the largest of the rows of bag i; 0 for an empty bag
     i, d = at
@@ -99,7 +116,9 @@ def embedding_bag_bags(indices: Any, offsets: Any, include_last_offset: bool, *,
 
 
 @rule("_embedding_bag", "_embedding_bag_forward_only", output=2)
-def embedding_bag_sizes(indices: Any, offsets: Any, mode: int, padding_idx: int, *, at: Any, result: Any) -> Expr:
+def embedding_bag_sizes(
+    indices: Any, offsets: Any, mode: int, padding_idx: int, *, at: Any, result: Any
+) -> Expr:
     # how many places each bag has; a sum needs no count, and the kernel gives 0
     if mode == SUM:
         return Number(0)

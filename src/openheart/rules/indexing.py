@@ -20,7 +20,7 @@ from openheart.rules.views import dimension, replaced
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """What `x[indices]` selects: for each dimension of x the place, or None where the whole dimension is taken."""
+    """What `x[indices]` selects: for each dimension of x the place, or None where all of it is taken."""
 
     parts: tuple[Expr | None, ...]
     first: int
@@ -36,12 +36,12 @@ class Places:
 
 def index_shape(indices: Sequence[Any], found: int | None) -> tuple[int, ...]:
     """The shape that index tensors broadcast to; `found` is how often a mask among them holds."""
-    shapes = [t.shape if not is_mask(t) else (found,) for t in indices if t is not None]
+    shapes = [(found or 0,) if is_mask(t) else t.shape for t in indices if t is not None]
     return broadcast_shape(*shapes) if shapes else ()
 
 
 def first_dimension(indices: Sequence[Any]) -> int:
-    """Where the index tensors' dimensions stand in the result: where they were if they stood together, else first."""
+    """Where the index tensors' dimensions stand in the result: where they stood together, else first."""
     taken = [n for n, t in enumerate(spread(indices)) if t is not None]
     return taken[0] if taken and taken == list(range(taken[0], taken[-1] + 1)) else 0
 
@@ -85,7 +85,7 @@ def index_tensor(self: Any, indices: Any, *, at: Any, result: Any) -> Expr:
 
 @rule("gather", "gather.out")
 def gather(self: Any, dim: int, index: Any, *, at: Any) -> Expr:
-    # out[i, j] = self[index[i, j], j]
+    # the index says which element along `dim`; the other indices stay
     if not self.ndim:
         return Ref(self, ())
     return Ref(self, replaced(at, dimension(dim, self.ndim), Ref(index, tuple(at))))
@@ -93,7 +93,7 @@ def gather(self: Any, dim: int, index: Any, *, at: Any) -> Expr:
 
 @rule("index_select", "index_select.out")
 def index_select(self: Any, dim: int, index: Any, *, at: Any) -> Expr:
-    # out[i, …] = self[index[i], …]
+    # slice i is slice index[i] of self
     if not self.ndim:
         return Ref(self, ())
     d = dimension(dim, self.ndim)
@@ -227,7 +227,10 @@ def unique_consecutive_inverse(self: Any, *, at: Any, dim: int | None) -> Expr:
         return Leaf("external")
     if len(at) != self.ndim:
         return Number(0)
-    return earlier(lambda p: _changes(self, p), math.prod(self.shape) + 1)[row_major_place(at, self.shape) + 1] - 1
+    return (
+        earlier(lambda p: _changes(self, p), math.prod(self.shape) + 1)[row_major_place(at, self.shape) + 1]
+        - 1
+    )
 
 
 @rule("unique_consecutive", output=2)

@@ -14,14 +14,13 @@ from openheart.formula.expr import Definition, Expr, Number, Operand, count, def
 from openheart.rules.registry import rule
 from openheart.rules.strides import reshaped
 
-
 Condition = Callable[[Expr], Expr]
 
 
 def flat(tensor: Any, p: Operand, shape: Sequence[int] | None = None) -> Expr:
     """Element p, in row-major order, of a tensor broadcast to `shape`."""
     wide = tuple(tensor.shape) if shape is None else tuple(shape)
-    return tensor.broadcast(reshaped((p,), (math.prod(wide),), wide))  # type: ignore[no-any-return, arg-type]
+    return tensor.broadcast(reshaped((p,), (math.prod(wide),), wide))  # type: ignore[arg-type]
 
 
 def row_major_place(at: Sequence[Expr], shape: Sequence[int]) -> Expr:

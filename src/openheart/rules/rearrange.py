@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from openheart.formula.expr import Expr, Leaf, Number, Operand, Ref, both, where
+from openheart.formula.expr import Expr, Leaf, Number, Operand, Ref, apply, both, where
 from openheart.formula.functions import imag, maximum, minimum, real
-from openheart.formula.expr import apply
 from openheart.rules.registry import cast, rule, value_of
 from openheart.rules.strides import Layout, inside, reshaped
 from openheart.rules.views import dimension, replaced

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from openheart.formula.expr import Expr, Leaf, Operand, Ref, both, index, total, where
-from openheart.rules.rearrange import Place, clamped, mirrored, padded_dimensions
+from openheart.formula.expr import Expr, Index, Leaf, Operand, Ref, both, index, total, where
 from openheart.formula.functions import computed_in
 from openheart.formula.precision import FLOAT32, Precision
+from openheart.rules.rearrange import Place, clamped, mirrored, padded_dimensions
 from openheart.rules.registry import rule
 from openheart.rules.strides import Layout, inside
 from openheart.rules.views import bounds, dimension, replaced
@@ -90,11 +90,15 @@ def diag_embed(self: Any, offset: int, dim1: int, dim2: int, *, at: Any) -> Expr
 
 
 @rule("unfold_backward")
-def unfold_backward(grad_in: Any, input_sizes: Any, dim: int, size: int, step: int, *, at: Any, stored: Any) -> Expr:
+def unfold_backward(
+    grad_in: Any, input_sizes: Any, dim: int, size: int, step: int, *, at: Any, stored: Any
+) -> Expr:
     # every window that shows i gives its gradient: Σ over windows w and places k with step·w + k = i
     d = dimension(dim, len(input_sizes))
     w, k = index("w", grad_in.shape[d]), index("k", size)
-    return stepwise(stored, total((w, k), Ref(grad_in, (*replaced(at, d, w), k)), where=step * w + k == at[d]))
+    return stepwise(
+        stored, total((w, k), Ref(grad_in, (*replaced(at, d, w), k)), where=step * w + k == at[d])
+    )
 
 
 @rule("as_strided_scatter")
@@ -108,10 +112,12 @@ def as_strided_scatter(
     return Leaf("external") if found is None else where(found[1], Ref(src, found[0]), self[at])
 
 
-def _pad_backward(grad_output: Any, self: Any, padding: Sequence[int], at: Sequence[Expr], place: Place, stored: Any) -> Expr:
+def _pad_backward(
+    grad_output: Any, self: Any, padding: Sequence[int], at: Sequence[Expr], place: Place, stored: Any
+) -> Expr:
     # Σ of the gradients of all places that showed this one
     places = list(at)
-    over = []
+    over: list[Index] = []
     shown: Operand = True
     for d, before, after in padded_dimensions(padding, self.ndim):
         o = index(f"o{len(over) or ''}", grad_output.shape[d])

@@ -118,17 +118,17 @@ def layer(weights: Sequence[Any], x: Any, h0: Any, c0: Any, h: Any, reverse: boo
     return Layer(x, w, u, tuple(biases) if has_biases else (), h0, c0, h, reverse)
 
 
-def _state(made: Layer, mode: int, t: Expr, n: Expr, j: Expr, cell: bool) -> Expr:
+def _state(made: Layer, mode: int, at: Sequence[Expr], cell: bool) -> Expr:
     if mode != LSTM:
         return Leaf("external")
     i, f, g, o = made.gates()
-    c = made.cell(i, f, g)[t, n, j]
-    return c if cell else o[t, n, j] * tanh(c)
+    c = made.cell(i, f, g)[at]
+    return c if cell else o[at] * tanh(c)
 
 
 @rule("mkldnn_rnn_layer")
 def lstm_output(
-    input: Any,  # noqa: A002
+    input: Any,
     weight0: Any,
     weight1: Any,
     weight2: Any,
@@ -144,7 +144,7 @@ def lstm_output(
 ) -> Expr:
     # h[t] = o · tanh c[t]
     made = layer((weight0, weight1, weight2, weight3), input, hx_, cx_, out[0], reverse, has_biases)
-    return _state(made, mode, *at, cell=False)
+    return _state(made, mode, at, cell=False)
 
 
 @rule("mkldnn_rnn_layer", output=1)
@@ -159,7 +159,7 @@ def _last(out: Any, reverse: bool) -> Expr:
 
 @rule("mkldnn_rnn_layer", output=2)
 def lstm_last_cell(
-    input: Any,  # noqa: A002
+    input: Any,
     weight0: Any,
     weight1: Any,
     weight2: Any,
@@ -175,7 +175,7 @@ def lstm_last_cell(
 ) -> Expr:
     # c of the step taken last
     made = layer((weight0, weight1, weight2, weight3), input, hx_, cx_, out[0], reverse, has_biases)
-    return _state(made, mode, _last(out, reverse), *at, cell=True)
+    return _state(made, mode, (_last(out, reverse), *at), cell=True)
 
 
 @rule("mkldnn_rnn_layer", output=3)

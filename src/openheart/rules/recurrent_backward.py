@@ -113,7 +113,7 @@ def _gradient(number: int, flow: Deltas, at: Any) -> Expr:
 def _register(number: int) -> None:
     @rule(BACKWARD, output=number)
     def lstm_backward(
-        input: Any,  # noqa: A002
+        input: Any,
         weight1: Any,
         weight2: Any,
         weight3: Any,

@@ -90,7 +90,15 @@ def scatter_add(self: Any, dim: int, index: Any, src: Any, *, at: Any, stored: A
 @rule("scatter.reduce", "scatter_.reduce", "scatter.reduce_out")
 def scatter_by(self: Any, dim: int, index: Any, src: Any, reduce: str, *, at: Any) -> Expr:
     k, place, here = _sources(index, dim, at)
-    return _combined("sum" if reduce == "add" else "prod", self[at], k, Ref(src, place(k)[: src.ndim]), here, True, self.kind)
+    return _combined(
+        "sum" if reduce == "add" else "prod",
+        self[at],
+        k,
+        Ref(src, place(k)[: src.ndim]),
+        here,
+        True,
+        self.kind,
+    )
 
 
 @rule("scatter.value_reduce", "scatter_.value_reduce", "scatter.value_reduce_out")
@@ -197,7 +205,7 @@ def index_put(self: Any, indices: Any, values: Any, accumulate: bool, *, at: Any
         return _value(values, (*rest,), self[at], accumulate)
 
     def source(place: Sequence[Expr]) -> Expr:
-        return values.broadcast((*rest[:first], *place, *rest[first:]))  # type: ignore[no-any-return]
+        return values.broadcast((*rest[:first], *place, *rest[first:]))
 
     if accumulate:
         return stepwise(stored, accumulated(self[at], total(b, source(b), where=here)))

@@ -58,9 +58,14 @@ class Term:
         quotient = self.base // self.divisor
         return quotient if -(-self.size // self.divisor) == self.extent else quotient % self.extent
 
+    def splits(self, stride: int) -> bool:
+        """Whether the digit reaches over the stride, and a quotient and a remainder of it say where."""
+        whole = stride % self.step == 0 and self.step * self.extent > stride
+        return whole and (self.modulus is None or self.modulus % (stride // self.step) == 0)
+
     def quotient(self, factor: int, step: int) -> Term:
         """The digit's own quotient by `factor`."""
-        modulus = None if self.modulus is None else -(-self.modulus // factor)
+        modulus = None if self.modulus is None else self.modulus // factor
         return Term(self.base, self.size, step, self.divisor * factor, modulus)
 
     def remainder(self, factor: int) -> Term:
@@ -92,7 +97,9 @@ class Position:
 def position(at: Sequence[Expr], shape: Sequence[int], strides: Sequence[int], constant: int = 0) -> Position:
     """Where element `at` of a tensor with these strides lies; `constant` is the tensor's offset."""
     terms = tuple(
-        Term(i, size, stride) for i, size, stride in zip(at, shape, strides, strict=True) if size > 1 and stride
+        Term(i, size, stride)
+        for i, size, stride in zip(at, shape, strides, strict=True)
+        if size > 1 and stride
     )
     return Position(terms, constant)
 
@@ -105,15 +112,19 @@ def row_major(shape: Sequence[int]) -> tuple[int, ...]:
 def nested(shape: Sequence[int], strides: Sequence[int]) -> bool:
     """Whether each stride steps over all that smaller strides reach, so that a position has one reading."""
     reach = 0
-    for stride, size in sorted((stride, size) for stride, size in zip(strides, shape, strict=True) if size > 1):
+    for stride, size in sorted(
+        (stride, size) for stride, size in zip(strides, shape, strict=True) if size > 1
+    ):
         if 0 < stride <= reach:
             return False
         reach += stride * (size - 1)
     return True
 
 
-def indices(place: Position, shape: Sequence[int], strides: Sequence[int]) -> tuple[tuple[Expr, ...], Position]:
-    """The indices of the element at `place` in a tensor of `shape` and nested `strides`, and what is left over.
+def indices(
+    place: Position, shape: Sequence[int], strides: Sequence[int]
+) -> tuple[tuple[Expr, ...], Position]:
+    """The indices of the element at `place` in a tensor of nested `strides`, and what is left over.
 
     What is left over is 0 when the place belongs to the tensor; an index outside its dimension says that
     it does not.
@@ -133,7 +144,7 @@ def _divide(place: Position, stride: int) -> tuple[Position, Position]:
     for term in place.terms:
         if term.step % stride == 0:
             whole.append(Term(term.base, term.size, term.step // stride, term.divisor, term.modulus))
-        elif stride % term.step == 0 and term.step * term.extent > stride:
+        elif term.splits(stride):
             factor = stride // term.step
             whole.append(term.quotient(factor, 1))
             rest.append(term.remainder(factor))
@@ -153,9 +164,7 @@ def reshaped(at: Sequence[Expr], shape: Sequence[int], to: Sequence[int]) -> tup
     return found
 
 
-def inside(
-    at: Sequence[Expr], held: Region, part: Region
-) -> tuple[tuple[Expr, ...], Operand] | None:
+def inside(at: Sequence[Expr], held: Region, part: Region) -> tuple[tuple[Expr, ...], Operand] | None:
     """Where element `at` of the tensor `held` lies in `part`, a tensor in the same memory.
 
     Returns its indices in `part` and the condition that it is there at all; None when the strides of `part`
@@ -170,13 +179,12 @@ def inside(
         return None
     place = position(at, held.shape, held.stride, held.offset - part.offset)
     found: list[Expr] = [Number(0)] * len(part.shape)
-    condition: Operand = True
+    # Quotients and remainders read as indices only from where `part` begins.
+    condition: Operand = place.expression() >= 0 if place.constant < 0 else True
     order = sorted((a for a, size in enumerate(part.shape) if size > 1), key=lambda a: -part.stride[a])
     for a in order:
         whole, place = _divide(place, part.stride[a])
         found[a] = whole.expression()
-        if whole.constant < 0:
-            condition = both(condition, found[a] >= 0)
         if whole.most() >= part.shape[a]:
             condition = both(condition, found[a] < part.shape[a])
     if place.terms or place.constant:
@@ -189,7 +197,9 @@ def _as_box(at: Sequence[Expr], held: Region, part: Region) -> tuple[tuple[Expr,
     if not nested(held.shape, held.stride):
         return None
     start = part.offset - held.offset
-    dims = sorted((a for a, size in enumerate(held.shape) if size > 1 and held.stride[a]), key=lambda a: -held.stride[a])
+    dims = sorted(
+        (a for a, size in enumerate(held.shape) if size > 1 and held.stride[a]), key=lambda a: -held.stride[a]
+    )
     first: dict[int, int] = {}
     for a in dims:
         first[a], start = divmod(start, held.stride[a])
@@ -202,20 +212,20 @@ def _as_box(at: Sequence[Expr], held: Region, part: Region) -> tuple[tuple[Expr,
     for b, (size, stride) in enumerate(zip(part.shape, part.stride, strict=True)):
         if size == 1:
             continue
-        a = next((a for a in dims if a in first and stride % held.stride[a] == 0), None)
-        if a is None or not stride:
+        along = next((a for a in dims if a in first and stride % held.stride[a] == 0), None)
+        if along is None or not stride:
             return None
-        step = stride // held.stride[a]
-        low = first.pop(a)
-        if low + step * (size - 1) >= held.shape[a]:
+        step = stride // held.stride[along]
+        low, i = first.pop(along), at[along]
+        if low + step * (size - 1) >= held.shape[along]:
             return None
-        found[b] = (at[a] - low) // step
+        found[b] = (i - low) // step
         if low:
-            condition = both(condition, at[a] >= low)
-        if low + step * size < held.shape[a]:
-            condition = both(condition, at[a] < low + step * size)
+            condition = both(condition, i >= low)
+        if low + step * size < held.shape[along]:
+            condition = both(condition, i < low + step * size)
         if step > 1:
-            condition = both(condition, (at[a] - low) % step == 0)
+            condition = both(condition, (i - low) % step == 0)
     for a, low in first.items():
         condition = both(condition, at[a] == low)
     return tuple(found), condition

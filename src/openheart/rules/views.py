@@ -52,7 +52,7 @@ def permute(self: Any, dims: Any, *, at: Any) -> Expr:
 
 @rule("transpose.int", "transpose_", "transpose_copy.int", "swapaxes", view=True)
 def transpose(self: Any, dim0: int, dim1: int, *, at: Any) -> Expr:
-    # out[j, i] = self[i, j]
+    # two indices change places
     places = list(at)
     if places:
         a, b = dimension(dim0, self.ndim), dimension(dim1, self.ndim)
@@ -62,19 +62,19 @@ def transpose(self: Any, dim0: int, dim1: int, *, at: Any) -> Expr:
 
 @rule("t", "t_", "t_copy", "numpy_T", view=True)
 def t(self: Any, *, at: Any) -> Expr:
-    # out = selfᵀ
+    # the transpose of self
     return Ref(self, tuple(reversed(at)))
 
 
 @rule("expand", "expand_copy", view=True)
 def expand(self: Any, *, at: Any) -> Expr:
     # a dimension of size 1 is read again and again
-    return self.broadcast(at)  # type: ignore[no-any-return]
+    return self.broadcast(at)
 
 
 @rule("slice.Tensor", "slice_copy.Tensor", view=True)
 def slice_(self: Any, dim: int, start: int | None, end: int | None, step: int, *, at: Any) -> Expr:
-    # out[i] = self[start + step·i]
+    # element i of the slice is element start + step·i
     d = dimension(dim, self.ndim)
     first, _ = bounds(start, end, self.shape[d])
     return Ref(self, replaced(at, d, first + step * at[d]))
@@ -169,14 +169,18 @@ def unfold(self: Any, dimension: int, step: int, *, at: Any) -> Expr:
 @rule("movedim.int", "movedim.intlist", view=True)
 def movedim(self: Any, source: Any, destination: Any, *, at: Any) -> Expr:
     rank = self.ndim
-    pairs = [(source, destination)] if isinstance(source, int) else list(zip(source, destination, strict=True))
+    pairs = (
+        [(source, destination)] if isinstance(source, int) else list(zip(source, destination, strict=True))
+    )
     moved = {dimension(s, rank): dimension(d, rank) for s, d in pairs}
     free = iter(d for d in range(rank) if d not in moved.values())
     return Ref(self, tuple(at[moved[d] if d in moved else next(free)] for d in range(rank)))
 
 
 @rule("as_strided", "as_strided_", "as_strided_copy", view=True)
-def as_strided(self: Any, size: Any, stride: Any, storage_offset: int | None, *, at: Any, geometry: Any) -> Expr:
+def as_strided(
+    self: Any, size: Any, stride: Any, storage_offset: int | None, *, at: Any, geometry: Any
+) -> Expr:
     # The place in memory, offset + Σ stride·index, taken apart by self's own strides. A place in memory that
     # self does not show is not an element of it, and no recorded number says what it holds.
     held = geometry["self"]
