@@ -12,8 +12,8 @@ import sys
 import types
 from typing import Any
 
-# Nothing is imported until it is asked for: `import openheart` costs a few milliseconds, and PyTorch's compiler
-# (dynamo, sympy) is never loaded by it.
+# Nothing is imported until it is asked for: `import openheart` costs a few milliseconds, and PyTorch's
+# compiler (dynamo, sympy) is never loaded by it.
 _HOMES = {
     "record": "record",
     "recording": "record",
@@ -26,6 +26,7 @@ _HOMES = {
     "Explanation": "explain",
     "verify": "verify",
     "Audit": "verify",
+    "show": "show",
     "AddressError": "errors",
     "InputError": "errors",
     "OpaqueError": "errors",
@@ -35,7 +36,7 @@ _HOMES = {
     "RuleError": "errors",
 }
 
-__all__ = sorted(_HOMES)
+__all__ = list(_HOMES)
 
 
 def __getattr__(name: str) -> Any:
@@ -52,7 +53,7 @@ def __dir__() -> list[str]:
 
 
 class _Face(types.ModuleType):
-    """The package's public face: `oh.recording` is the verb, never the subpackage that happens to share its name."""
+    """The package's public face: `oh.recording` is the verb, never the subpackage that shares its name."""
 
     def __setattr__(self, name: str, value: Any) -> None:
         # Python's import binds every submodule in its package; a verb of the face keeps its name.

@@ -6,7 +6,7 @@
     ├── PatientError                a network could not be found or built
     ├── InputError                  an input does not fit the network    (also a ValueError)
     ├── RuleError                   a law is missing, doubled or wrong
-    └── OpaqueError                 a number cannot be opened up: it was not kept, or no law says how it is made
+    └── OpaqueError                 a number cannot be opened up: it was not kept, or no law makes it
 
 Each message says what happened, where, and what to do next.
 """

@@ -1,7 +1,10 @@
 """Record a run: every operator call that PyTorch makes, as it makes it, without changing a number.
 
-`Recorder` is a dispatch mode that writes down and does nothing else; `openheart.recording` makes sense of it later.
+`Recorder` is a dispatch mode that writes down and does nothing else; `openheart.recording` makes sense of it
+later.
 """
+
+# What a recorder needs, PyTorch offers only under underscored names.
 
 from __future__ import annotations
 
@@ -37,7 +40,7 @@ class _Inside(dict[str, bool]):
     """Whether a source file is PyTorch's or this one: the lines that a reader does not want to be shown."""
 
     def __missing__(self, filename: str) -> bool:
-        inside = filename.startswith(_TORCH) or filename == __file__ or filename.startswith("<frozen")
+        inside = filename.startswith((_TORCH, "<frozen")) or filename == __file__
         self[filename] = inside
         return inside
 
@@ -49,17 +52,19 @@ _inside = _Inside()
 class Recorder(TorchDispatchMode):
     """The mode that writes down; `log` is what it wrote."""
 
-    # Operators that call Python back (`cond`, `flex_attention`) would raise under a mode that does not claim them.
+    # Operators that call Python back (`cond`, `flex_attention`) would raise under a mode that does not claim
+    # them.
     supports_higher_order_operators = True
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        # PyTorch wraps a mode's handler in `torch._dynamo.disable`, which at the first call imports dynamo and sympy:
-        # about a second, then half a microsecond a call. `_never_compile` below says the same without it.
+        # PyTorch wraps a mode's handler in `torch._dynamo.disable`, which at the first call imports dynamo
+        # and sympy: about a second, then half a microsecond a call. `_never_compile` below says the same
+        # without it.
         return False
 
     def __init__(self, model: torch.nn.Module | None = None) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.log = Log(has_model=model is not None)
         self.model = model
         self.output: Any = None
@@ -107,8 +112,8 @@ class Recorder(TorchDispatchMode):
     def _inside(self, func: Any, args: Any, kwargs: Any) -> Any:
         """Runs an operator that is made of others, and records those.
 
-        Autograd takes such operators apart before they come here; in inference mode there is no autograd. This runs
-        the very kernel that would have run without us.
+        Autograd takes such operators apart before they come here; in inference mode there is no autograd.
+        This runs the very kernel that would have run without us.
         """
         torch._C._push_on_torch_dispatch_stack(self)
         try:
@@ -144,7 +149,7 @@ class Recorder(TorchDispatchMode):
                     return None  # nobody ever wrote there, and now every element is
         return _quietly(tensor.clone)
 
-    # Marks -------------------------------------------------------------------------------------------------------
+    # Marks --------------------------------------------------------------------------------------------------
 
     def call_module(
         self, path: str, run: Callable[..., Any], module: torch.nn.Module, args: Any, kwargs: Any
@@ -189,7 +194,7 @@ class Recorder(TorchDispatchMode):
         if moved:
             self._add((REBIND, moved))
 
-    # Begin and end -----------------------------------------------------------------------------------------------
+    # Begin and end ------------------------------------------------------------------------------------------
 
     def __enter__(self) -> Recorder:
         if self.model is not None:
@@ -205,14 +210,14 @@ class Recorder(TorchDispatchMode):
         self.log.sequence = _sequence() - 1
         _install()
         try:
-            super().__enter__()
+            super().__enter__()  # type: ignore[no-untyped-call]
         except BaseException:
             _uninstall()
             raise
         return self
 
     def __exit__(self, *error: Any) -> None:
-        super().__exit__(*error)
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
         _uninstall()
         self._look_for_rebinding()
         if self.model is not None and self._lazy:
@@ -243,7 +248,7 @@ def _walk(
     named: list[tuple[str, str, torch.Tensor]],
     above: tuple[torch.nn.Module, ...],
 ) -> None:
-    """Notes the path of each module, and every parameter and buffer with each of its names (tied ones have several)."""
+    """Notes the path of each module, and every parameter and buffer with each of its names."""
     paths.setdefault(id(module), path)
     stem = f"{path}." if path else ""
     for name, parameter in module._parameters.items():
@@ -258,9 +263,10 @@ def _walk(
 
 
 # The hooks are PyTorch-wide, so they are in place only while at least one recording runs, and each asks which
-# recorders are on in its own thread. Module calls are wrapped rather than hooked: PyTorch's global forward hooks are
-# not told of keyword arguments, and they send every module call through a slow path that costs more than a small
-# module. `_call_impl` is wrapped and not `__call__`, which Python copies into every one of hundreds of subclasses.
+# recorders are on in its own thread. Module calls are wrapped rather than hooked: PyTorch's global forward
+# hooks are not told of keyword arguments, and they send every module call through a slow path that costs more
+# than a small module. `_call_impl` is wrapped and not `__call__`, which Python copies into every one of
+# hundreds of subclasses.
 _lock = threading.Lock()
 _running = 0
 _handles: list[Any] = []
@@ -300,16 +306,16 @@ def _install() -> None:
 
         torch.nn.Module._call_impl = call  # type: ignore[assignment]
 
-        def before(optimizer: Any, args: Any, kwargs: Any) -> None:
+        def before(optimizer: Any, _args: Any, _kwargs: Any) -> None:
             for recorder in _recorders():
                 recorder.optimizer_step(optimizer)
 
-        def after(optimizer: Any, args: Any, kwargs: Any) -> None:
+        def after(optimizer: Any, _args: Any, _kwargs: Any) -> None:
             for recorder in _recorders():
                 recorder.optimizer_stepped(optimizer)
 
         def restore() -> None:
-            if torch.nn.Module._call_impl is call:
+            if vars(torch.nn.Module)["_call_impl"] is call:
                 torch.nn.Module._call_impl = original  # type: ignore[method-assign]
 
         _handles[:] = [
@@ -352,7 +358,7 @@ def _never_compile() -> None:
 _never_compile()
 
 
-# The two verbs ---------------------------------------------------------------------------------------------------
+# The two verbs ----------------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
@@ -361,8 +367,8 @@ def recording(model: torch.nn.Module | None = None, keep: str = "all") -> Iterat
 
     Args:
         model: the network whose modules and parameters give the names; None records plain tensor code.
-        keep: what is kept once the block has ended. `"all"`; the path of a module: only the values that its calls read
-            and made; or `"graph"`: leaves and random draws, all else is computed again when it is asked for.
+        keep: what is kept once the block has ended. `"all"`; the path of a module: only the values that its
+            calls read and made; or `"graph"`: leaves and random draws, all else is computed again on demand.
 
     Yields:
         The `Recording`, which can be read once the block has ended.

@@ -1,4 +1,4 @@
-"""Small runs of every kind, and a witness that copies every argument and result of every call as it happens."""
+"""Small runs of every kind, and a witness that copies what every call reads and makes, as it happens."""
 
 from __future__ import annotations
 
@@ -226,7 +226,8 @@ def _mlp() -> nn.Module:
 def _cnn() -> nn.Module:
     return nn.Sequential(
         nn.Conv2d(1, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4), nn.ReLU(inplace=True), nn.MaxPool2d(2),
-        nn.Conv2d(4, 6, 3, groups=2), nn.BatchNorm2d(6), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 3),
+        nn.Conv2d(4, 6, 3, groups=2), nn.BatchNorm2d(6), nn.ReLU(), nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(), nn.Linear(6, 3),
     )  # fmt: skip
 
 
@@ -273,12 +274,20 @@ def _adam(**options: Any) -> Callable[[Any], torch.optim.Optimizer]:
     return lambda parameters: torch.optim.Adam(parameters, lr=0.01, weight_decay=0.1, **options)
 
 
+def _rmsprop(parameters: Any) -> torch.optim.Optimizer:
+    return torch.optim.RMSprop(parameters, lr=0.01, centered=True, momentum=0.5)
+
+
 def _adamw(**options: Any) -> Callable[[Any], torch.optim.Optimizer]:
     return lambda parameters: torch.optim.AdamW(parameters, lr=0.01, **options)
 
 
 def _tokens() -> tuple[torch.Tensor, torch.Tensor]:
     return torch.randint(11, (2, 7)), torch.randint(11, (2, 7))
+
+
+def _doubles() -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.randn(5, 6, dtype=torch.float64), torch.tensor([0, 2, 1, 0, 2])
 
 
 def _images() -> tuple[torch.Tensor, torch.Tensor]:
@@ -296,13 +305,13 @@ def _sentences() -> tuple[torch.Tensor, torch.Tensor]:
 PROGRAMS = [
     Program("mlp with dropout, momentum", _mlp, _rows(6), _classify),
     Program("mlp, Adam for loop", _mlp, _rows(6), _classify, optimizer=_adam(foreach=False)),
-    Program("mlp, Adam foreach, amsgrad", _mlp, _rows(6), _classify, optimizer=_adam(foreach=True, amsgrad=True)),
+    Program("mlp, Adam foreach", _mlp, _rows(6), _classify, optimizer=_adam(foreach=True, amsgrad=True)),
     Program("mlp, AdamW fused", _mlp, _rows(6), _classify, optimizer=_adamw(fused=True)),
-    Program("mlp, RMSprop", _mlp, _rows(6), _classify, optimizer=lambda p: torch.optim.RMSprop(p, centered=True)),
+    Program("mlp, RMSprop", _mlp, _rows(6), _classify, optimizer=_rmsprop),
     Program("mlp, bfloat16 autocast", _mlp, _rows(6), _autocast),
     Program("mlp, gradient penalty", _mlp, _rows(6), _penalty),
     Program("mlp, accumulated and clipped", _mlp, _rows(6), _clipped),
-    Program("mlp in float64", lambda: _mlp().double(), lambda: (torch.randn(5, 6).double(), torch.tensor([0] * 5)), _classify),
+    Program("mlp in float64", lambda: _mlp().double(), _doubles, _classify),
     Program("cnn, batch norm, in-place relu", _cnn, _images, _classify),
     Program("cnn in evaluation", lambda: _cnn().eval(), _images, _classify),
     Program("residual", Residual, _rows(6), _classify, optimizer=_adamw(foreach=True)),

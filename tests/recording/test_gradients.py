@@ -1,4 +1,4 @@
-"""Backward calls know their forward call, and a gradient that is named is the gradient that PyTorch would keep."""
+"""Backward calls know their forward call; a gradient that is named is the one that PyTorch would keep."""
 
 from __future__ import annotations
 

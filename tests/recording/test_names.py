@@ -209,8 +209,8 @@ def test_addresses_of_elements_go_both_ways(data: st.DataObject) -> None:
     address = REC.address(Element(value, index))
     assert REC.element(address) == Element(value, index)
     if index:
-        negative = f"{REC.name(value)}[{', '.join(str(at - size) for at, size in zip(index, value.shape, strict=True))}]"
-        assert REC.element(negative) == Element(value, index)
+        backwards = [str(at - size) for at, size in zip(index, value.shape, strict=True)]
+        assert REC.element(f"{REC.name(value)}[{', '.join(backwards)}]") == Element(value, index)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What recording must not do: break, leave something behind, cost an import, or show an overwritten number."""
+"""What recording must not do: break, leave something behind, load a compiler, show an overwritten number."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ def split(address: str) -> tuple[str, tuple[int, ...] | None]:
         return _tidy(address), None
     name, inside = _tidy(match["name"]), match["index"].strip()
     try:
-        parts = [part for part in inside.split(",")] if inside else []
+        parts = inside.split(",") if inside else []
         if parts and not parts[-1].strip():
             parts.pop()
         return name, tuple(int(part) for part in parts)

@@ -1,10 +1,13 @@
 """When a recording ends: make sure that what it holds by reference is not silently overwritten later.
 
-Values are held by reference, and the run goes on: the next step of the optimizer writes to the very parameters that
-the recording shows. Small leaves (parameters, buffers, inputs) are copied as the recording ends. Larger ones are
-copied when an optimizer is about to write to them, if the recording is still alive then. For all others the version
-counter that PyTorch keeps tells of a write, and `Value.data` then raises instead of showing a wrong number.
+Values are held by reference, and the run goes on: the next step of the optimizer writes to the very
+parameters that the recording shows. Small leaves (parameters, buffers, inputs) are copied as the recording
+ends. Larger ones are copied when an optimizer is about to write to them, if the recording is still alive
+then. For all others the version counter that PyTorch keeps tells of a write, and `Value.data` then raises
+instead of showing a wrong number.
 """
+
+# What a recorder needs, PyTorch offers only under underscored names.
 
 from __future__ import annotations
 
@@ -70,7 +73,7 @@ _hooked = False
 
 
 def watch_over(recording: Recording) -> None:
-    """Has an optimizer's next step copy what it is about to overwrite, for as long as `recording` is alive."""
+    """Has an optimizer's next step copy what it is about to overwrite, while `recording` is alive."""
     global _hooked
     with _lock:
         _watched.add(recording)
@@ -79,7 +82,7 @@ def watch_over(recording: Recording) -> None:
             _hooked = True
 
 
-def _before_step(optimizer: Any, args: Any, kwargs: Any) -> None:
+def _before_step(optimizer: Any, _args: Any, _kwargs: Any) -> None:
     with _lock:
         recordings = list(_watched)
     for recording in recordings:

@@ -1,4 +1,6 @@
-"""From the log to the facts: walks what was written down once and finds which values each call read and made."""
+"""From the log to the facts: walks through it once and finds which values each call read and made."""
+
+# What a recorder needs, PyTorch offers only under underscored names.
 
 from __future__ import annotations
 
@@ -72,7 +74,7 @@ class _Walk:
         self.open: list[tuple[Visit, bool]] = []  # running modules; True: inside a backward pass, run again
         self.visits: dict[tuple[str, int], int] = {}
         self.at_begin: list[tuple[str, torch.Tensor, Value]] = []
-        self.grad_lives: set[Life] = set()  # storages of leaves that were given a gradient
+        self.grad_lives: set[Any] = set()  # storages of leaves that were given a gradient
         self.leaf_grads: dict[tuple[int, int], tuple[int, str | None, Value, Value]] = {}
         self.nameless: dict[int, tuple[torch.Tensor, Value, Value]] = {}  # leaves with a gradient and no name
         self.state_tensors: dict[int, tuple[str, torch.Tensor]] = {}
@@ -114,10 +116,10 @@ class _Walk:
         self.settle()
         return facts
 
-    # Calls -------------------------------------------------------------------------------------------------------
+    # Calls --------------------------------------------------------------------------------------------------
 
     def call(
-        self, op: Any, args: Any, kwargs: Any, result: Any, undos: Any, aliases: Any,
+        self, op: Any, args: Any, kwargs: Any, result: Any, undos: Any, _aliases: Any,
         sequence: int, node: Any, caller: Any, code: Any, instruction: int,
     ) -> None:  # fmt: skip
         schema = getattr(op, "_schema", None)
@@ -191,7 +193,7 @@ class _Walk:
         return call
 
     def reread(self, old: Value | None, new: Value, value: Value) -> None:
-        """The call that nobody makes: a tensor has other numbers because another view of its memory was written."""
+        """The call that nobody makes: a tensor holds other numbers once another view was written."""
         place, written = value.geometry, new.geometry
         made = self.facts.makers.get(new.id)
         phase = made[0].phase if made else "forward"
@@ -224,7 +226,7 @@ class _Walk:
         if id(variable) not in self.names:
             self.nameless.setdefault(leaf.id, (variable, leaf, self.memory.read(variable)))
 
-    # Modules -----------------------------------------------------------------------------------------------------
+    # Modules ------------------------------------------------------------------------------------------------
 
     def enter(self, path: str, args: Any, kwargs: Any) -> None:
         if self.phases.updated and not self.open:
@@ -241,7 +243,7 @@ class _Walk:
         visit = Visit(path, number, self.phases.step, inputs)
         self.open.append((visit, self.ties.running))
 
-    def exit(self, path: str, result: Any, returned: bool) -> None:
+    def exit(self, _path: str, result: Any, returned: bool) -> None:
         visit, _ = self.open.pop()
         if returned:
             visit.outputs = [(key, self.memory.read(tensor)) for key, tensor in _keyed_tensors(result)]
@@ -249,7 +251,7 @@ class _Walk:
         if not self.open:
             self.phases.modelled = True
 
-    # Steps -------------------------------------------------------------------------------------------------------
+    # Steps --------------------------------------------------------------------------------------------------
 
     def next_step(self) -> None:
         self.end_step()
@@ -274,7 +276,7 @@ class _Walk:
                 self.facts.leaves_after.append((self.phases.step, leaf, now))
                 self.nameless[key] = (tensor, leaf, now)
 
-    def stepped(self, optimizer: Any, states: Any) -> None:
+    def stepped(self, _optimizer: Any, states: Any) -> None:
         """Names what the optimizer keeps for each parameter: as the step found it, and as it leaves it."""
         self.phases.optimizing -= 1
         self.phases.updated = True
@@ -290,7 +292,7 @@ class _Walk:
             self.facts.states_after.append((self.phases.step, name, last))
             self.state_last[name] = last
 
-    # The end -----------------------------------------------------------------------------------------------------
+    # The end ------------------------------------------------------------------------------------------------
 
     def settle(self) -> None:
         """Hands the copies and version counters that were taken as the recording ended to the storages."""

@@ -1,5 +1,7 @@
 """The arguments of calls as JSON, and back: numbers (also infinite ones), dtypes, devices, lists, values."""
 
+# The parts of a recording know each other's insides.
+
 from __future__ import annotations
 
 import math
@@ -14,7 +16,7 @@ __all__ = ["Unknown", "UnknownOp", "decode", "encode", "find_op", "op_name"]
 
 
 class Unknown:
-    """Something that a call was given and that a file cannot hold, such as a generator; only its text is left."""
+    """Something that a call was given and a file cannot hold, such as a generator; only its text is left."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -57,7 +59,7 @@ def find_op(full_name: str) -> Any:
 
 
 def encode(item: Any) -> Any:
-    """One argument as JSON. Lists stay lists; whatever JSON does not have is an object with one key, its kind."""
+    """One argument as JSON. Lists stay lists; what JSON does not have is an object with one key, its kind."""
     if item is None or isinstance(item, (bool, str)):
         return item
     if isinstance(item, Value):

@@ -1,4 +1,6 @@
-"""What a recording keeps: everything, a module's subtree, or only the graph, with values computed again on demand."""
+"""What a recording keeps: everything, a module's subtree, or only the graph, its values computed again."""
+
+# What a recorder needs, PyTorch offers only under underscored names.
 
 from __future__ import annotations
 
@@ -26,7 +28,8 @@ def check_keep(keep: str, model: torch.nn.Module | None) -> None:
         return
     near = difflib.get_close_matches(keep, ["all", "graph", *paths], n=1, cutoff=0.0)[0]
     raise InputError(
-        f'keep={keep!r} is neither "all" nor "graph" nor the path of a module of the model; did you mean {near!r}?'
+        f'keep={keep!r} is neither "all" nor "graph" nor the path of a module of the model; '
+        f"did you mean {near!r}?"
     )
 
 
@@ -65,7 +68,7 @@ def _replace(value: Value, life: Life | Recipe) -> None:
     value._cache.clear()
 
 
-# Computing again -----------------------------------------------------------------------------------------------------
+# Computing again --------------------------------------------------------------------------------------------
 
 # What these return depends on memory around their argument, which a value computed again does not have.
 _BY_MEMORY = {"as_strided", "as_strided_", "set_", "resize_", "resize_as_", "as_strided_scatter"}
@@ -202,7 +205,7 @@ def _settle(value: Value) -> None:
 
 
 def _must_be_kept(call: Call) -> bool:
-    """Whether a call cannot be run again: it draws at random, sees memory, or is not an operator that we know."""
+    """Whether a call cannot be run again: it draws at random, sees memory, or is an unknown operator."""
     tags = getattr(call.op, "tags", ())
     return (
         getattr(call.op, "_schema", None) is None

@@ -5,13 +5,16 @@ The log is one list of plain tuples, in the order of the run. A call is
     (op, args, kwargs, result, undos, aliases, sequence, node, caller, code, instruction)
 
     undos       (argument name, position, tensor, copy of what it held, or None) for each tensor it wrote
-    aliases     (tensor, alias with the geometry it had before) for each tensor object whose geometry it changed
-    sequence    the number that autograd will give to its next node: a call that made a node has the one before
+    aliases     (tensor, alias with the geometry it had before) for each object that it reshaped
+    sequence    the number that autograd will give to its next node: a call that made one has the one before
     node        the autograd node that was running, None outside of a backward pass
-    caller      the code that made the call; code, instruction: the nearest place outside of PyTorch
+    caller      the code that made the call
+    code, instruction    the nearest place outside of PyTorch
 
 and the rest are marks, told apart by the string that comes first.
 """
+
+# What a recorder needs, PyTorch offers only under underscored names.
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch.nn.parameter import UninitializedTensorMixin
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 __all__ = ["ENTER", "EXIT", "REBIND", "STEP", "STEPPED", "Log", "is_plain"]
 
@@ -55,11 +58,11 @@ _is_wrapped = torch._C._functorch.is_functorch_wrapped_tensor
 
 
 class _Types(dict[type, bool]):
-    """Whether tensors of a type are ordinary memory; a subclass may only name its tensors, or take calls over."""
+    """Whether tensors of a type are ordinary memory; a subclass may take calls over, or be just a name."""
 
     def __missing__(self, kind: type) -> bool:
-        ordinary = kind.__torch_dispatch__ is torch._C._disabled_torch_dispatch_impl
-        plain = ordinary and not issubclass(kind, UninitializedTensorMixin)
+        takes_over = getattr(kind, "__torch_dispatch__", None) is not torch._C._disabled_torch_dispatch_impl
+        plain = not takes_over and not issubclass(kind, (UninitializedParameter, UninitializedBuffer))
         self[kind] = plain
         return plain
 

@@ -1,9 +1,11 @@
 """Which value a tensor object holds at each moment of the run.
 
-A tensor object is not a value: autograd hands saved tensors back as new objects on the same storage, views share one,
-and an in-place call changes the numbers under all of them. So a value is known by its storage, its geometry in it, and
-how many writes the storage has seen.
+A tensor object is not a value: autograd hands saved tensors back as new objects on the same storage, views
+share one, and an in-place call changes the numbers under all of them. So a value is known by its storage, its
+geometry in it, and how many writes the storage has seen.
 """
+
+# What a recorder needs, PyTorch offers only under underscored names.
 
 from __future__ import annotations
 
@@ -27,7 +29,7 @@ class Known(NamedTuple):
 
 
 class Story:
-    """One storage as the walk goes along: its version so far, who wrote it, what is known of each geometry."""
+    """One storage as the walk goes along: its version, who wrote it, what is known of each geometry."""
 
     __slots__ = ("first", "known", "life", "made", "version", "writes")
 
@@ -41,7 +43,7 @@ class Story:
 
 
 class Memory:
-    """The values of a run, found by tensor object while the log is walked; `position` is where the walk stands."""
+    """The values of a run, found by tensor object while the log is walked; `position`: where the walk is."""
 
     def __init__(self, log: Log, reread: Callable[[Value | None, Value, Value], None]) -> None:
         self.values: list[Value] = []
@@ -102,7 +104,7 @@ class Memory:
         """The object was given other memory: it is no longer what it was."""
         self._objects.pop(id(tensor), None)
 
-    # -------------------------------------------------------------------------------------------------------------
+    # --------------------------------------------------------------------------------------------------------
 
     def _find(
         self, tensor: torch.Tensor, made: bool = False, after: bool = False
@@ -182,7 +184,7 @@ def _odd_geometry(tensor: torch.Tensor) -> Geometry:
 
 
 def _detached(tensor: torch.Tensor) -> torch.Tensor | None:
-    """The same numbers without the graph that made them, which a recording shall not keep alive; None if it has none."""
+    """The same numbers without the graph that made them; None if the tensor has no numbers to read."""
     if tensor.is_meta or tensor.is_quantized or not is_plain(tensor):
         return None
     tensor = tensor.detach()

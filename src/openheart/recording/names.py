@@ -1,8 +1,8 @@
 """What each value is called.
 
-Many names lead to a value (`0.weight`, a tied `head.weight`, `@1 0.weight`), and one of them is its canonical name:
-the first that is given here, in this order: leaves, the loss, what modules return, gradients and updates of
-parameters, functional calls, gradients of activations.
+Many names lead to a value (`0.weight`, a tied `head.weight`, `@1 0.weight`), and one of them is its canonical
+name: the first that is given here, in this order: leaves, the loss, what modules return, gradients and
+updates of parameters, functional calls, gradients of activations.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ def name_values(facts: Facts) -> Names:
     functional = _functional(facts)
     _give_functional(names, functional, backward=False)
     tied = _tied(facts)
-    for step, name, leaf, gradient in facts.leaf_grads:
-        owner = name or names.canonical.get(leaf.id)
+    for step, given, leaf, gradient in facts.leaf_grads:
+        owner = given or names.canonical.get(leaf.id)
         if owner is not None:  # else it is a leaf of a checkpoint's second run, inside the backward pass
             owner = _without_step(owner)
             names.give(step, f"{owner}.grad", gradient)

@@ -1,4 +1,4 @@
-"""The operator that stands for what memory does by itself: reading a tensor after another view of it was written."""
+"""The operator for what memory does by itself: a tensor is read after another view of it was written."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ def _reread(
     new_stride: list[int],
     new_offset: int,
 ) -> torch.Tensor:
-    """What a tensor holds after another view of its storage was written: `new` where they share memory, else `old`.
+    """What a tensor holds after another view of its storage was written: `new` where they meet, else `old`.
 
-    Sizes, strides and offsets are in elements, of `old` (and of the result) and of `new` in their common storage.
+    Sizes, strides and offsets are in elements, of `old` (and of the result) and of `new` in their common
+    storage.
     """
     reach = 1 + max(
         offset + sum((extent - 1) * step for extent, step in zip(size, stride, strict=True)),

@@ -1,4 +1,6 @@
-"""What the run was doing at each call: forward, loss, backward or the optimizer's step, and in which training step."""
+"""What the run was doing at each call: forward, loss, backward or optimizer, and in which training step."""
+
+# The parts of a recording know each other's insides.
 
 from __future__ import annotations
 
@@ -10,15 +12,15 @@ from openheart.recording.values import Call, Phase, Value
 
 __all__ = ["Phases"]
 
-_MAKE_GRADS = torch.autograd._make_grads.__code__  # type: ignore[attr-defined]
+_MAKE_GRADS = torch.autograd._make_grads.__code__
 
 
 class Phases:
     """Where the walk through the run stands.
 
-    A training step ends with the optimizer's step (or with a write by hand to a tensor that has a gradient), and the
-    next one begins with the next call of the model, of autograd, or that autograd follows: reading `loss.item()`
-    after the step still belongs to it.
+    A training step ends with the optimizer's step (or with a write by hand to a tensor that has a gradient),
+    and the next one begins with the next call of the model, of autograd, or that autograd follows: reading
+    `loss.item()` after the step still belongs to it.
     """
 
     def __init__(self, has_model: bool) -> None:
@@ -55,7 +57,7 @@ class Phases:
         self.grads.clear()
 
     def after_call(self, call: Call, reads: list[Value], updates: bool) -> None:
-        """Follows what is made from gradients by hand; `updates`: the call wrote to a tensor that has a gradient."""
+        """Follows what is made from gradients by hand; `updates`: it wrote to a leaf with a gradient."""
         if call.phase != "optimizer" or self.optimizing:
             return
         if updates:

@@ -1,8 +1,11 @@
-"""What an operator does to memory, found once per operator: which arguments it writes, and whether it only looks.
+"""What an operator does to memory, found once per operator: which arguments it writes, if any.
 
-The schema's alias information says what is written. Two things it does not say are in tables here: a few kernels
-write to arguments that their schema does not declare, and some operators give memory that nobody has written yet.
+The schema's alias information says what is written. Two things it does not say are in tables here: a few
+kernels write to arguments that their schema does not declare, and some operators give memory that nobody has
+written yet.
 """
+
+# What a recorder needs, PyTorch offers only under underscored names.
 
 from __future__ import annotations
 
@@ -21,8 +24,8 @@ class Plan:
 
     Attributes:
         op: the operator; keeps it alive, since `PLANS` knows it by its id.
-        writes: position, name of each argument whose numbers it writes.
-        reshapes: it changes the geometry of the tensor objects it is given (`transpose_`, an `out=` that is resized).
+        writes: position and name of each argument whose numbers it writes.
+        reshapes: it changes the geometry of tensor objects (`transpose_`, an `out=` that is resized).
         only_reshapes: and writes no number.
         blank: what it returns is memory that nobody has written yet.
         overwrites: it writes every element of what it writes without reading it.
@@ -71,8 +74,8 @@ _OVERWRITES = {
     "aten::_foreach_copy_",
 }
 
-# Kernels that write to arguments their schema does not mark: the running statistics of batch norm, and the scratch
-# memory that oneDNN's and cuDNN's recurrent layers hand from the forward pass to the backward one.
+# Kernels that write to arguments their schema does not mark: the running statistics of batch norm, and the
+# scratch memory that oneDNN's and cuDNN's recurrent layers hand from the forward pass to the backward one.
 _UNDECLARED: dict[str, tuple[tuple[str, ...], str | None]] = {
     "aten::native_batch_norm": (("running_mean", "running_var"), "training"),
     "aten::cudnn_batch_norm": (("running_mean", "running_var"), "training"),
@@ -86,7 +89,7 @@ _UNDECLARED: dict[str, tuple[tuple[str, ...], str | None]] = {
 
 
 def plan_of(op: Any) -> Plan | None:
-    """Finds and remembers what `op` does to memory; None if it only reads and returns fresh tensors or views."""
+    """Finds and remembers what `op` does to memory; None if it only reads."""
     plan = _plan(op)
     _ALIVE.append(op)
     PLANS[id(op)] = plan

@@ -1,7 +1,10 @@
 """A recording: every call of a run, every value, and what each is called."""
 
+# What a recorder needs, PyTorch offers only under underscored names.
+
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -33,7 +36,7 @@ class Recording:
     >>> import torch, openheart as oh
     >>> rec = oh.record(torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU()), torch.ones(1, 2))
     >>> [call.name for call in rec.calls]
-    ['t', 'addmm', 'relu']
+    ['t', 'addmm', 'relu', 'detach']
     >>> rec.address(rec.element("1.out[0,-1]"))
     '1.out[0,2]'
     """
@@ -154,10 +157,9 @@ class Recording:
         return verify(self, sample=sample, **options)
 
     def to_html(self, path: str | PathLike[str], **options: Any) -> Any:
-        """Writes a self-contained page of the run: see `openheart.page`."""
-        from openheart.page import to_html
-
-        return to_html(self, path, **options)
+        """Writes a self-contained page of the run: see `openheart.show`."""
+        room = importlib.import_module("openheart.show")
+        return room.to_html(self, path, **options)
 
     def __repr__(self) -> str:
         if self._facts is None and self._log is None:

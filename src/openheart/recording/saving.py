@@ -1,12 +1,15 @@
-"""A recording as one file: safetensors for the numbers, JSON for the rest, a checksum on everything, no pickle.
+"""A recording as one file: safetensors for numbers, JSON for the rest, checksums on everything, no pickle.
 
     magic (8 bytes) · version (4) · length of the header (8) · SHA-256 of all that and the header (32)
     header: JSON, the length and SHA-256 of each part
     run:    JSON, calls with their arguments, values, names
     values: a safetensors file; each tensor is a piece of storage, as bytes, that one or more values lie in
 
-The file is written beside its place and then moved there, so a kill at any moment leaves the old file or the new one.
+The file is written beside its place and then moved there, so a kill at any moment leaves the old file
+or the new one.
 """
+
+# What a recorder needs, PyTorch offers only under underscored names.
 
 from __future__ import annotations
 
@@ -64,7 +67,7 @@ def load(path: str | os.PathLike[str]) -> Recording:
     """Reads a recording that `Recording.save` wrote. Its `.model` is None; all else is as it was.
 
     Raises:
-        RecordingFileError: there is no such file, or it is damaged, cut short, not a recording, or from a newer version.
+        RecordingFileError: the file is missing, damaged, cut short, foreign, or from a newer version.
     """
     try:
         content = Path(path).read_bytes()
@@ -74,13 +77,14 @@ def load(path: str | os.PathLike[str]) -> Recording:
     try:
         return _rebuild(json.loads(bytes(parts["run"])), parts["values"])
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
-        # The checksums hold, so these are the bytes that somebody wrote: just not a recording that we can have written.
+        # The checksums hold, so these are the bytes that somebody wrote: just not a recording that we can
+        # have written.
         raise RecordingFileError(
             f"{str(path)!r} is whole, but it does not hold a recording of version {VERSION}: {error!r}"
         ) from error
 
 
-# The container -------------------------------------------------------------------------------------------------------
+# The container ----------------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
@@ -117,7 +121,7 @@ def _write(file: BinaryIO, run: bytes, pieces: list[torch.Tensor]) -> None:
     file.write(run)
     file.write(table)
     for piece in pieces:
-        content = memoryview(piece.cpu().numpy())
+        content = piece.cpu().numpy().data
         sums["values"].update(content)
         file.write(content)
     header = json.dumps(
@@ -158,7 +162,8 @@ def _checked_parts(content: bytes, path: str) -> dict[str, memoryview]:
     intact = hashlib.sha256(content[: _FIXED.size] + header).digest() == content[_FIXED.size : start]
     if intact and version > VERSION:
         raise RecordingFileError(
-            f"{path!r} was written by a newer openheart (format {version}, this one reads {VERSION}): upgrade openheart"
+            f"{path!r} was written by a newer openheart (format {version}, this one reads {VERSION}): "
+            "upgrade openheart"
         )
     if not intact or version != VERSION:
         raise RecordingFileError(damaged.format("the checksum of its header does not match"))
@@ -176,11 +181,11 @@ def _checked_parts(content: bytes, path: str) -> dict[str, memoryview]:
     return parts
 
 
-# What is in it -------------------------------------------------------------------------------------------------------
+# What is in it ----------------------------------------------------------------------------------------------
 
 
 def _pieces(values: list[Value]) -> tuple[list[torch.Tensor], dict[int, tuple[int, int]]]:
-    """The bytes that the values lie in, each once, and for each value its piece and where its storage's byte 0 is."""
+    """The bytes that the values lie in, each once; and for each value its piece and its place in it."""
     storages: dict[int, tuple[Any, list[tuple[int, int, Value, Geometry]]]] = {}
     for value in values:
         try:

@@ -1,8 +1,11 @@
 """The life of one storage: what it holds now, and how to go back to what it held before.
 
-Values are held by reference. Only when a call is about to overwrite part of a storage is that part copied aside
-(an undo). What a value held at version v is what the storage holds now, with the undos v, v+1, … taken back.
+Values are held by reference. Only when a call is about to overwrite part of a storage is that part copied
+aside (an undo). What a value held at version v is what the storage holds now, with the undos v, v+1, … taken
+back.
 """
+
+# What a recorder needs, PyTorch offers only under underscored names.
 
 from __future__ import annotations
 
@@ -36,12 +39,12 @@ class Geometry(NamedTuple):
 def geometry_of(tensor: torch.Tensor) -> Geometry:
     """The geometry of a strided tensor."""
     bits = (1 if tensor.is_conj() else 0) | (2 if tensor.is_neg() else 0)
-    return Geometry(tensor.dtype, tuple(tensor.shape), tensor.stride(), tensor.storage_offset(), bits)
+    return Geometry(tensor.dtype, tuple(tensor.shape), tensor.stride(), int(tensor.storage_offset()), bits)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Undo:
-    """What a region of a storage held just before it was overwritten; `content` is None if that was not kept."""
+    """What a region of a storage held just before it was overwritten; `content` None: it was not kept."""
 
     geometry: Geometry
     content: torch.Tensor | None
@@ -55,8 +58,8 @@ class Life:
 
     def __init__(self) -> None:
         self.undos: list[Undo] = []
-        # Tensors on this storage and what their version counters said as the recording ended. One is not enough: tensors
-        # that a kernel returns as views of one another need not share a counter.
+        # Tensors on this storage and what their version counters said as the recording ended. One is not
+        # enough: tensors that a kernel returns as views of one another need not share a counter.
         self.watched: list[tuple[torch.Tensor, int]] = []
 
     def keeps(self, geometry: Geometry, version: int, tensor: torch.Tensor | None) -> bool:
@@ -88,13 +91,14 @@ class Life:
                 return self._rewind(geometry, undo, later[:reach])
         if tensor is None:
             raise OpaqueError(
-                f"the numbers of this value ({geometry.dtype}, shape {geometry.shape}) are not in the recording: it was "
-                "told not to keep them, or they are of a kind that has none (meta, sparse, quantized, a tensor subclass)"
+                f"the numbers of this value ({geometry.dtype}, shape {geometry.shape}) are not in the "
+                "recording: it was told not to keep them, or they are of a kind that cannot be read (meta, "
+                'sparse, quantized, a tensor subclass); record with keep="all", from ordinary tensors'
             )
         if not self.intact():
             raise OpaqueError(
-                f"the numbers of this value ({geometry.dtype}, shape {geometry.shape}) were overwritten in place after "
-                "the recording ended; save the recording first, or put the code that overwrites inside it"
+                f"the numbers of this value ({geometry.dtype}, shape {geometry.shape}) were overwritten in "
+                "place after the recording ended; save it first, or record the code that overwrites too"
             )
         if not later:
             return tensor
@@ -109,7 +113,7 @@ class Life:
         if isinstance(start, Undo):
             assert start.content is not None
             storage = start.content.untyped_storage()
-            shift = start.geometry.span()[0] - start.content.storage_offset() * start.content.dtype.itemsize
+            shift = start.geometry.span()[0] - int(start.content.storage_offset()) * start.content.itemsize
             device = start.content.device
         else:
             storage, shift, device = start.untyped_storage(), 0, start.device
@@ -119,7 +123,8 @@ class Life:
             assert undo.content is not None
             low, high = undo.geometry.span()
             if low < shift or high - shift > storage.nbytes():
-                # This undo reaches outside of the copied part; what lies outside is not part of the value asked for.
+                # This undo reaches outside of the copied part; what lies outside is not part of the value
+                # asked for.
                 _copy_inside(storage, shift, undo, device)
                 continue
             strided(storage, undo.geometry, shift, device).copy_(undo.content)
@@ -127,7 +132,7 @@ class Life:
 
 
 def strided(storage: Any, geometry: Geometry, shift: int, device: torch.device) -> torch.Tensor:
-    """A tensor of this geometry in a storage whose first byte is byte `shift` of the storage that it describes."""
+    """A tensor of this geometry, in a storage that begins with byte `shift` of the one it describes."""
     empty = torch.empty(0, dtype=geometry.dtype, device=device)
     width = geometry.dtype.itemsize
     offset = (geometry.offset * width - shift) // width

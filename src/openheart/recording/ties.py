@@ -1,8 +1,10 @@
-"""Ties each backward call to the forward call whose gradient it computes, and finds the gradients of activations.
+"""Ties each backward call to the forward call whose gradient it computes, and finds activations' gradients.
 
-Autograd numbers its nodes. A forward call that makes a node has the newest number when it runs; a backward call runs
-inside a node and can ask for its number. So equal numbers tie the two.
+Autograd numbers its nodes. A forward call that makes a node has the newest number when it runs; a backward
+call runs inside a node and can ask for its number. So equal numbers tie the two.
 """
+
+# The parts of a recording know each other's insides.
 
 from __future__ import annotations
 
@@ -58,7 +60,7 @@ class Ties:
         reads: list[Value],
         result: Any,
     ) -> int | None:
-        """Notes a call; the id of its forward call if it has one. `remade`: a checkpoint runs its forward again."""
+        """Notes a call; the id of its forward call, if any. `remade`: a checkpoint runs its forward again."""
         if sequence > self.newest:
             self.newest = sequence
             self._forward[sequence] = identity
@@ -85,7 +87,8 @@ class Ties:
             self._last = number
         self._groups.setdefault(number, []).append(identity)
         self._names[number] = node_name
-        # A write to a view makes two nodes: the operator's own, then one that puts the gradient back in its place.
+        # A write to a view makes two nodes: the operator's own, then one that puts the gradient back in its
+        # place.
         return self._forward.get(number - 1 if node_name == "CopySlices" else number)
 
     def plausible(self, call: Call, node_name: str) -> bool:
@@ -196,7 +199,7 @@ _TAKES = {"new_empty_strided", "detach", "clone"}
 
 
 def _key(node: Any) -> int:
-    return -1 - id(node.variable) if node.name().endswith("AccumulateGrad") else node._sequence_nr()  # type: ignore[no-any-return]
+    return -1 - id(node.variable) if node.name().endswith("AccumulateGrad") else node._sequence_nr()
 
 
 def _plain(name: str) -> str:

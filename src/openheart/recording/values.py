@@ -1,5 +1,7 @@
 """The facts of a run: values, the calls that made them, and the address of one scalar."""
 
+# The parts of a recording know each other's insides.
+
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -75,7 +77,7 @@ class Value:
             cache.pop("array", None)
             cache["fixed"] = self._life.fixed(self.geometry, self.version)
             cache["data"] = data
-        return data  # type: ignore[no-any-return]
+        return data
 
     @property
     def array(self) -> np.ndarray[Any, Any]:
@@ -97,14 +99,14 @@ class Value:
                 ) from error
             if self._life.lasting:
                 self._cache["array"] = array
-        return array  # type: ignore[no-any-return]
+        return array
 
     def __repr__(self) -> str:
         return f"Value({self.id}, {self.dtype}, shape={self.shape}, version={self.version}, {self.origin})"
 
 
 _WIDENED = {torch.bfloat16, torch.float16} | {
-    getattr(torch, name) for name in dir(torch) if name.startswith("float8") or name.startswith("float4")
+    getattr(torch, name) for name in dir(torch) if name.startswith(("float8", "float4"))
 }
 
 
@@ -114,12 +116,14 @@ class Call:
 
     Attributes:
         id: its position in `Recording.calls`.
-        op: the overload that ran (`aten.addmm.default`); a plain object with a `name()` where it is not known here.
+        op: the overload that ran (`aten.addmm.default`); in a loaded recording an `UnknownOp` where this
+            PyTorch has no such operator.
         name: its name without leading underscores (`addmm`, `foreach_add_`).
         args, kwargs: as called, each tensor replaced by its `Value`.
         outputs: the values it made or wrote.
-        slots: for each output, where the call gives it: `(return number, None)`, `(return number, position)` in a
-            returned list, `(argument name, None)` or `(argument name, position)` for what is written but not returned.
+        slots: for each output, where the call gives it: `(return number, None)`, `(return number, position)`
+            in a returned list, `(argument name, None)` or `(argument name, position)` for what is written but
+            not returned.
         phase: what the run was doing.
         scope, visit: the module it ran in (`""`: the root, or none) and which of that module's calls, from 0.
         source: `"file.py:123"`, the nearest line outside of PyTorch; None if there is none.
