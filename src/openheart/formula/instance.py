@@ -185,6 +185,6 @@ def _gathered(kind: str, others: Any) -> Scalar:
         "argmin": np.min,
         "any": np.any,
         "all": np.all,
-        "rank": lambda a: a.size,
+        "rank": lambda a: np.int64(a.size),
     }
     return folds[kind](others).item()  # type: ignore[no-any-return]
