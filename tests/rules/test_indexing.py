@@ -198,3 +198,28 @@ def test_embedding_bag_scaled_by_frequency_is_not_what_pytorch_says() -> None:
     held = check(call, 0)
     assert held is not None
     assert held.verdict() == "disagrees"
+
+
+@pytest.mark.filterwarnings("ignore:The reduce argument")
+def test_in_place(x: torch.Tensor) -> None:
+    k, src = torch.randint(0, 5, (3, 6, 4)), torch.randn(3, 6, 4)
+    source = torch.randn(4, 6, 4)
+    audit(lambda: x.clone().index_put_((PLACES,), torch.randn(4, 6, 4)), covers="index_put_")
+    audit(lambda: x.clone().scatter_(0, k, src), covers="scatter_.src")
+    audit(lambda: x.clone().scatter_(0, k, 1.5), covers="scatter_.value")
+    audit(lambda: x.clone().scatter_(0, k, src, reduce="add"), covers="scatter_.reduce")
+    audit(lambda: x.clone().scatter_(0, k, 1.5, reduce="multiply"), covers="scatter_.value_reduce")
+    audit(lambda: x.clone().scatter_add_(0, k, src), covers="scatter_add_")
+    audit(lambda: x.clone().scatter_reduce_(0, k, src, "amax"), covers="scatter_reduce_.two")
+    audit(lambda: x.clone().index_add_(0, Q, source), covers="index_add_")
+    audit(lambda: x.clone().index_copy_(0, Q, source), covers="index_copy_")
+    audit(lambda: x.clone().index_fill_(1, Q, torch.tensor(3.0)), covers="index_fill_.int_Tensor")
+    audit(lambda: x.clone().put_(torch.tensor([0, -1]), torch.randn(2)), covers="put_")
+    audit(lambda: x.clone().masked_scatter_(M[..., None], torch.randn(300)), covers="masked_scatter_")
+
+
+def test_into_a_given_tensor(x: torch.Tensor) -> None:
+    k, src = torch.randint(0, 5, (3, 6, 4)), torch.randn(3, 6, 4)
+    audit(lambda: torch.gather(x, 0, k, out=torch.zeros(3, 6, 4)), covers="gather.out")
+    audit(lambda: torch.index_select(x, 1, Q, out=torch.zeros(5, 4, 4)), covers="index_select.out")
+    audit(lambda: torch.scatter_add(x, 0, k, src, out=torch.zeros(5, 6, 4)), covers="scatter_add.out")

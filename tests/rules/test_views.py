@@ -176,3 +176,11 @@ def test_regions_of_one_memory_against_pytorch() -> None:
                 ),
                 covers="as_strided_scatter",
             )
+
+
+def test_in_place() -> None:
+    x = torch.randn(4, 6, 5)
+    audit(lambda: x.clone().as_strided_((3, 4), (5, 1), 7), covers="as_strided_")
+    audit(lambda: x.clone().tril_(1), covers="tril_")
+    audit(lambda: x.clone().triu_(-1), covers="triu_")
+    audit(lambda: x[:1].clone().squeeze_(), covers="squeeze_")
