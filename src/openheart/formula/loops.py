@@ -85,16 +85,25 @@ class Writer:
     """Whether the call computes in float32: constants are rounded to it."""
     arrays: Arrays = field(default_factory=Arrays)
     scalars: list[float | int] = field(default_factory=list)
-    lines: list[str] = field(default_factory=list)
+    lines: list[tuple[int, str]] = field(default_factory=list)
+    """Each with how many loops stand around it: no more than its own indices ask for."""
     names: dict[Index, str] = field(default_factory=dict)
+    depths: dict[Index, int] = field(default_factory=dict)
     known: dict[int, Operand] = field(default_factory=dict)
     count: int = 0
+    depth: int = 0
 
     def of(self, node: Expr) -> Operand:
         found = self.known.get(id(node))
         if found is None:
+            around, self.depth = self.depth, max((self.depths.get(i, 0) for i in node.free), default=0)
             found = self.known[id(node)] = self._write(node)
+            self.depth = around
         return found
+
+    def at(self, depth: int) -> list[str]:
+        """The lines right inside the loop number `depth`."""
+        return [line for d, line in self.lines if d == depth]
 
     def _name(self) -> str:
         self.count += 1
@@ -102,7 +111,7 @@ class Writer:
 
     def _let(self, source: str) -> str:
         name = self._name()
-        self.lines.append(f"{name} = {source}")
+        self.lines.append((self.depth, f"{name} = {source}"))
         return name
 
     def _write(self, node: Expr) -> Operand:
@@ -321,9 +330,9 @@ def _constant(node: Expr) -> bool:
 
 def pointwise_source(writer: Writer, node: Expr, over: Sequence[Index]) -> str:
     """A loop nest that stores the value and the error of `node` at every place of `over`."""
-    body = _nest(writer, over)
+    _nest(writer, over)
     made = writer.of(node)
-    body += [*writer.lines, f"values[p] = {made.value}", f"errors[p] = {made.error or 0.0}", "p += 1"]
+    body = [f"values[p] = {made.value}", f"errors[p] = {made.error or 0.0}", "p += 1"]
     return _function(writer, over, (), ["p = 0"], body, [])
 
 
@@ -355,12 +364,8 @@ def reduction_source(writer: Writer, node: Reduce, outer: Sequence[Index]) -> st
         end = ["values[p] = total", "errors[p] = spread", "p += 1"]
     else:
         raise NotCompiled
-    inner = [*writer.lines, *add] if holds is None else _guarded(writer, holds, add)
+    inner = add if holds is None else [f"if {holds.value}:", *(f"    {line}" for line in add)]
     return _function(writer, outer, node.over, ["p = 0"], inner, end, start)
-
-
-def _guarded(writer: Writer, holds: Operand, add: list[str]) -> list[str]:
-    return [*writer.lines, f"if {holds.value}:", *(f"    {line}" for line in add)]
 
 
 def judge_source(writer: Writer, node: Expr, over: Sequence[Index], recorded: Any) -> str:
@@ -370,19 +375,21 @@ def judge_source(writer: Writer, node: Expr, over: Sequence[Index], recorded: An
     made = writer.of(node)
     place = " + ".join(f"{writer.names[i]}_0*a{n}_{d}" for d, i in enumerate(over)) or "0"
     rounded = f"float(np.float32({made.value}))" if recorded.dtype == np.float32 else f"float({made.value})"
+    # As `check.judge` does it. Whether a number is exact is a coin's toss: it is counted without a branch.
     body = [
-        *writer.lines,
         f"r = float(a{n}[{place}])",
         f"v = float({made.value})",
         f"e = float({made.error or 0.0})",
         f"w = {rounded}",
-        "same = r == w or (r != r and w != w)",
-        "if e == 0.0 and v != w: e = last*abs(v) + least",
+        "same = (r == w) | ((r != r) & (w != w))",
+        "e = last*abs(v) + least if (e == 0.0) & (v != w) else e",
         "d = abs(r - v)",
-        "if same: exact += 1",
-        "if same or d <= e or (abs(r) == INF and abs(v) + e >= largest and r*v > 0.0): agree += 1",
-        "elif bad < rooms: places[bad] = p; bad += 1",
-        "if e > 0.0 and d < INF and d/e > worst:",
+        "exact += int(same)",
+        "if not (same | (d <= e)):",
+        "    if not (abs(r) == INF and abs(v) + e >= largest and r*v > 0.0):",
+        "        if bad < rooms: places[bad] = p",
+        "        bad += 1",
+        "if (d > worst*e) & (e > 0.0) & (d < INF):",
         "    worst = d/e; where = p",
         "p += 1",
     ]
@@ -390,18 +397,18 @@ def judge_source(writer: Writer, node: Expr, over: Sequence[Index], recorded: An
         writer,
         over,
         (),
-        ["p = 0", "exact = 0", "agree = 0", "bad = 0", "worst = 0.0", "where = 0", "rooms = len(places)"],
+        ["p = 0", "exact = 0", "bad = 0", "worst = 0.0", "where = 0", "rooms = len(places)"],
         body,
         [],
-        result="exact, agree, worst, where, bad",
+        result="exact, p - bad, worst, where, min(bad, rooms)",
         extra="last, least, largest, places",
     )
 
 
-def _nest(writer: Writer, over: Sequence[Index]) -> list[str]:
+def _nest(writer: Writer, over: Sequence[Index]) -> None:
     for n, i in enumerate(over):
         writer.names[i] = f"i{n}"
-    return []
+        writer.depths[i] = n + 1
 
 
 def _function(
@@ -421,15 +428,15 @@ def _function(
     parameters += [f"c{n}" for n in range(len(writer.scalars))]
     lines = [f"def kernel({', '.join([*parameters, 'unit', 'tiny', extra])}):", *(f"    {b}" for b in before)]
     pad = "    "
-    for n in range(len(outer)):
+    lines += [f"{pad}{line}" for line in writer.at(0)]
+    for n in range(len(outer) + len(inner)):
+        if n == len(outer):
+            lines += [f"{pad}{line}" for line in start]
         lines += [f"{pad}for i{n}_0 in range(n{n}):", f"{pad}    i{n} = i{n}_0 + s{n}"]
         pad += "    "
-    lines += [f"{pad}{line}" for line in start]
-    deeper = pad
-    for n in range(len(outer), len(outer) + len(inner)):
-        lines += [f"{deeper}for i{n}_0 in range(n{n}):", f"{deeper}    i{n} = i{n}_0 + s{n}"]
-        deeper += "    "
-    lines += [f"{deeper}{line}" for line in body]
+        lines += [f"{pad}{line}" for line in writer.at(n + 1)]
+    lines += [f"{pad}{line}" for line in body]
+    pad = "    " * (len(outer) + 1)
     lines += [f"{pad}{line}" for line in end]
     if result:
         lines.append(f"    return {result}")
