@@ -52,8 +52,8 @@ def fetcher(call: Call) -> Callable[[Tensor], Any]:
 
     def fetch(tensor: Tensor) -> Any:
         name, position = tensor.key
-        if name == "output":
-            return call.outputs[position or 0].array
+        if name == "output" and position is not None:  # an argument may be called "output" as well
+            return call.outputs[position].array
         held = call.arguments[name]
         return (held if position is None else held[position]).array
 
@@ -177,7 +177,8 @@ def judge(law: Law, recorded: Any, computed: Any, bound: Any, target: Precision 
 def _wide(recorded: Any) -> Any:
     recorded = np.asarray(recorded)
     if recorded.dtype.kind == "f":
-        return recorded.astype(np.float64)[()]
+        with np.errstate(invalid="ignore"):  # memory that nobody wrote may hold signalling NaNs
+            return recorded.astype(np.float64)[()]
     return recorded.astype(np.complex128)[()] if recorded.dtype.kind == "c" else recorded[()]
 
 

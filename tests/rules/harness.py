@@ -119,7 +119,8 @@ def _count(seen: Audited, call: Any, n: int, held: Check) -> None:
         )
         raise AssertionError(
             f"{where_is(call, n)}: {len(bad)} of {agrees.size} disagree, first at {at}: "
-            f"recorded {recorded!r}, computed {computed!r}, error {abs(complex(recorded) - complex(computed)):.4g}, "
+            f"recorded {recorded!r}, computed {computed!r}, "
+            f"error {abs(complex(recorded) - complex(computed)):.4g}, "
             f"bound {bound!r} (law at {held.law.rule.source})"
         )
     seen.scalars += agrees.size
@@ -136,7 +137,11 @@ def worst_ratio(held: Check) -> float:
         return 0.0
     with np.errstate(all="ignore"):
         error = np.abs(recorded - computed)
-        ratio = np.where(np.isfinite(error) & (bound > 0) & np.isfinite(bound), error / bound, 0.0)
+        ratio = np.where(
+            ~np.asarray(held.exact) & np.isfinite(error) & (bound > 0) & np.isfinite(bound),
+            error / bound,
+            0.0,
+        )
     return float(np.max(ratio, initial=0.0))
 
 
@@ -175,7 +180,7 @@ def _planted(call: Any, n: int, held: Check) -> None:
     bound = np.broadcast_to(np.asarray(held.bound, dtype=np.float64), recorded.shape)
     computed = np.broadcast_to(np.asarray(held.computed), recorded.shape)
     if recorded.dtype.kind == "b":
-        usable = np.argwhere(np.atleast_1d((bound == 0)))
+        usable = np.argwhere(np.atleast_1d(bound == 0))
     else:
         usable = np.argwhere(
             np.atleast_1d(np.isfinite(recorded) & np.isfinite(computed) & np.isfinite(bound))
@@ -186,9 +191,10 @@ def _planted(call: Any, n: int, held: Check) -> None:
     if recorded.dtype.kind == "b":
         recorded[at] = not recorded[at]
     elif recorded.dtype.kind in "iu":
-        recorded[at] = computed[at] + math.ceil(10 * bound[at]) + 1
+        recorded = recorded.astype(np.int64)
+        recorded[at] = int(computed[at]) + math.ceil(10 * bound[at]) + 1
     else:
-        recorded[at] = computed[at] + (10 * bound[at] or 1.0)
+        recorded[at] = computed[at] + (10 * bound[at] or max(1.0, abs(computed[at])))
     again = judge(held.law, recorded, held.computed, held.bound, format_of(call.outputs[n].dtype))
     wrong = np.argwhere(np.atleast_1d(~np.asarray(again.agrees)))
     assert len(wrong) == 1, f"{where_is(call, n)}: {len(wrong)} planted errors found, not 1"

@@ -42,6 +42,10 @@ Binding = int | range
 Fetch = Callable[[Tensor], Any]
 LARGE = 1 << 14
 """From this many products on, a sum of products is a matrix product."""
+COMPLEX = {"mul": math.sqrt(5.0), "div": 7.0, "pow": 4.0}
+"""Rounding of a complex product, relative to it, in units (Brent, Percival, Zimmermann, *Error Bounds on Complex
+Floating-Point Multiplication*, 2007). A quotient is a product with the conjugate, over the squared modulus (3),
+in two divisions."""
 TRUTHS = COMPARISONS | {"and", "or", "xor", "not", "bool", "where", "max", "min", "add", "mul"} | {
     "bitand", "bitor", "bitxor", "bitnot"
 }
@@ -270,7 +274,8 @@ class Evaluation:
         finally:
             self.precision, self.memo = outer, memo
         if outer.unit > inner.unit:
-            error = _plus(error, outer.unit * np.abs(value))
+            size = np.abs(value)
+            error = _plus(error, np.where(size == 0, 0.0, outer.unit * size + outer.tiny * outer.unit))
         return value, error
 
     def _where(self, node: Apply) -> tuple[Array, Error]:
@@ -361,7 +366,8 @@ class Evaluation:
                 spread = np.sum(np.abs(value), axis=places, keepdims=True) / n
             own = (gamma(n - 1, unit + DOUBLE_UNIT) + 2 * unit) * spread
             if error is not None:
-                own = own + np.sum(np.broadcast_to(error, value.shape), axis=places, keepdims=True) / n
+                with np.errstate(all="ignore"):
+                    own = own + np.sum(np.broadcast_to(error, value.shape), axis=places, keepdims=True) / n
             return average, own
         if node.kind == "product":
             if mask is not None:
@@ -729,7 +735,8 @@ def _gammas(counts: Array, unit: float) -> Array:
 def _widen(value: Array) -> Array:
     kind = value.dtype.kind
     if kind == "f":
-        return value.astype(np.float64)
+        with np.errstate(invalid="ignore"):  # memory that nobody wrote may hold signalling NaNs
+            return value.astype(np.float64)
     if kind == "c":
         return value.astype(np.complex128)
     if kind in "iu":
@@ -807,6 +814,8 @@ def _rounded_error(
     """How errors pass through a rounded function, plus the rounding of its own result."""
     unit, tiny = precision.unit + DOUBLE_UNIT, precision.tiny
     size = np.abs(value)
+    if np.iscomplexobj(value):
+        unit *= COMPLEX.get(name, 1.0)
     if name in ("add", "sub"):
         own = unit * size
         for e in errors:

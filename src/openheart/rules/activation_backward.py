@@ -9,7 +9,7 @@ from openheart.formula.expr import Expr, expr, named, where
 from openheart.formula.functions import erf, exp, log1p, sigmoid, tanh
 from openheart.rules.activation import like
 from openheart.rules.registry import rule, value_of
-from openheart.rules.rows import held, row
+from openheart.rules.rows import held, row, stored
 
 
 def gelu_backward(grad_output: Any, self: Any, approximate: str = "none") -> Expr:
@@ -83,7 +83,9 @@ row("leaky_relu_backward")(
     lambda grad_output, self, negative_slope: where(self > 0, grad_output, grad_output * negative_slope)
 )
 row("elu_backward")(elu_backward)
-row("sigmoid_backward")(lambda grad_output, output: grad_output * (1 - output) * output)
+row("sigmoid_backward")(
+    lambda grad_output, output, result: stored(grad_output * (1 - output) * output, result, ("float16",))
+)
 row("tanh_backward")(lambda grad_output, output: grad_output * (1 - output * output))
 row("silu_backward")(silu_backward)
 row("gelu_backward")(gelu_backward)
@@ -107,7 +109,7 @@ row("rrelu_with_noise_backward")(rrelu_backward)
 
 
 @rule("glu_backward", "glu_backward.grad_input")
-def glu_backward(grad_output: Any, self: Any, dim: int, *, at: Any) -> Expr:
+def glu_backward(grad_output: Any, self: Any, dim: int, *, at: Any, result: Any) -> Expr:
     # (a·σ(b))′: for the first half g·σ(b), for the second g·a·σ(b)·(1 − σ(b))
     dim %= self.ndim
     half = self.shape[dim] // 2
@@ -120,4 +122,4 @@ def glu_backward(grad_output: Any, self: Any, dim: int, *, at: Any) -> Expr:
     g = grad_output[along(where(first, j, j - half))]
     a, b = self[along(where(first, j, j - half))], self[along(where(first, j + half, j))]
     s = named("σ", sigmoid(b))
-    return where(first, g * s, g * a * s * (1 - s))
+    return stored(where(first, g * s, g * a * s * (1 - s)), result)

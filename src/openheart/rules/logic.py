@@ -23,7 +23,7 @@ BITS = {"uint8": 8, "int8": 8, "int16": 16, "int32": 32, "int64": 64}
 
 
 def like(scalar: Any, tensor: Any) -> Any:
-    """A scalar as the kernel compares it: as the tensor's format holds it, unless a whole tensor is promoted."""
+    """A scalar as the kernel compares it: as the tensor's format holds it, unless that is promoted."""
     value = value_of(scalar)
     dtype = tensor.tensor.dtype
     promoted = type(value) is float and dtype not in PRECISIONS
@@ -33,14 +33,12 @@ def like(scalar: Any, tensor: Any) -> Any:
 
 
 def converted(x: Any, result: Any) -> Expr:
-    """x as the result's kind of number: whole numbers cut off what is behind the point, formats round."""
+    """The number x as the result's kind of number: whole numbers cut off a fraction, formats round."""
     whole = cast(x, result.kind, kind_of(x))  # type: ignore[arg-type]
-    same = not isinstance(x, Ref) or x.tensor.dtype == result.dtype
-    return (
-        whole
-        if same or whole is not x or result.dtype not in PRECISIONS
-        else computed_in(PRECISIONS[result.dtype], x)
-    )
+    if not isinstance(x, Ref) or whole is not x or result.dtype not in PRECISIONS:
+        return whole
+    rounds = getattr(x.tensor, "dtype", result.dtype) != result.dtype
+    return computed_in(PRECISIONS[result.dtype], x) if rounds else x
 
 
 def shifted(self: Any, other: Any, dtype: str, left: bool) -> Expr:
@@ -70,7 +68,7 @@ row("isinf")(lambda self: isinf(self))
 row("isposinf")(lambda self: isinf(self) & (self > 0))
 row("isneginf")(lambda self: isinf(self) & (self < 0))
 row("signbit")(lambda self: signbit(self) if kind_of(self) == "float" else self < 0)
-row("heaviside")(lambda self, values: where(self == 0, values, cast(self > 0, kind_of(self), "bool")))  # type: ignore[arg-type]
+row("heaviside")(lambda self, values, result: where(self == 0, values, converted(self > 0, result)))
 row("copysign", scalars="stored")(lambda self, other: copysign(self, other))
 
 # -- logic: whatever is not zero is true -----------------------------------------------------------

@@ -54,7 +54,7 @@ def whole(x: Any, rounded: Expr) -> Expr:
 
 
 def quotient(self: Any, other: Any, result: Any, rounding_mode: str | None) -> Expr:
-    """self / other, rounded as division's `rounding_mode` says."""
+    """The quotient a / b, rounded as division's `rounding_mode` says."""
     if rounding_mode is None:
         return expr(self) / other
     if kind_of(self) in ("int", "bool") and kind_of(other) in ("int", "bool"):
@@ -167,12 +167,12 @@ def power(self: Any, exponent: Any) -> Expr:
 
 
 def plus(self: Any, other: Any, result: Any, alpha: Operand = 1) -> Expr:
-    """a + α·b."""
+    """The sum a + α·b."""
     return expr(self) + (other if is_number(alpha, 1) else stored(alpha * expr(other), result))
 
 
 def minus(self: Any, other: Any, result: Any, alpha: Operand = 1) -> Expr:
-    """a − α·b."""
+    """The difference a − α·b."""
     return expr(self) - (other if is_number(alpha, 1) else stored(alpha * expr(other), result))
 
 
@@ -186,8 +186,8 @@ row("floor_divide")(lambda self, other, result: quotient(self, other, result, "f
 row("ldexp")(lambda self, other, result: self * stored(2.0 ** expr(other), result))
 row("remainder", scalars="stored")(remainder)
 row("fmod", scalars="stored")(lambda self, other: fmod(self, other))
-row("pow", scalars="stored")(power)
-row("float_power", scalars="stored")(power)
+row("pow", scalars="either")(power)
+row("float_power", scalars="either")(power)
 row("reciprocal")(lambda self: 1 / self)
 row("neg")(lambda self: -self)
 row("abs")(magnitude)
@@ -227,7 +227,7 @@ row("frac")(lambda self: self - trunc(self))
 
 # -- powers, exponentials and logarithms -----------------------------------------------------------
 row("sqrt")(lambda self: sqrt(self))
-row("rsqrt")(lambda self, result: 1 / stored(sqrt(self), result, ("float16",)))
+row("rsqrt")(lambda self, result: 1 / stored(sqrt(self), result))
 row("exp")(lambda self: exp(self))
 row("exp2")(lambda self: exp2(self))
 row("expm1")(lambda self: expm1(self))

@@ -271,9 +271,11 @@ FAMILIES: Iterable[str] = (
     "rearrange",
     "rearrange_backward",
     "loss",
+    "loss_backward",
     "random",
     "recurrent",
     "recurrent_backward",
     "fourier",
     "optimizer",
+    "lists",
 )

@@ -33,17 +33,20 @@ ALIASES: dict[str, tuple[str, ...]] = {
 }
 """How else the schemas spell a parameter."""
 HALVES = ("bfloat16", "float16")
+WHOLE = frozenset({"value", "start", "end"})
+"""Parameters of which a tensor of whole numbers takes the whole part."""
 KEPT = frozenset({"condition", "mask"})
 """Parameters that choose: they are never converted to the result's kind of number."""
 
 
 def row(
-    *names: str, output: int = 0, scalars: Literal["stored", "float32"] = "float32"
+    *names: str, output: int = 0, scalars: Literal["stored", "float32", "either"] = "float32"
 ) -> Callable[[Callable[..., Operand]], Callable[..., Operand]]:
     """Register one law for every form of the operators `names`; of several returns, for number `output`.
 
     `scalars` says to what a kernel rounds its scalar arguments when the tensors are of half precision: to
-    their own format ("stored"), or to the one it computes in.
+    their own format ("stored"), or to the one it computes in. "either": its vector loop rounds them and the
+    loop over what is left does not, so that both are allowed for.
 
     **Raises** `RuleError` when no form of an operator has the law's parameters.
     """
@@ -63,15 +66,17 @@ def row(
     return register
 
 
-def forms(name: str) -> Iterator[tuple[str, Any]]:
-    """Every overload on tensors of an operator: functional, in place, with `out`, on lists of tensors."""
+def forms(name: str, anything: bool = False) -> Iterator[tuple[str, Any]]:
+    """Every overload of an operator: functional, in place, with `out`, on lists of tensors.
+
+    Those without a tensor only with `anything`: TorchScript's operators on numbers have the same names.
+    """
     listed = f"_foreach_{name.lstrip('_')}"
     for spelling in (name, f"{name}_", listed, f"{listed}_"):
         packet = getattr(torch.ops.aten, spelling, None)
         for overload in [] if packet is None else packet.overloads():
             schema = getattr(packet, overload)._schema
-            # TorchScript's operators on numbers and lists go by the same names.
-            if any("Tensor" in str(argument.type) for argument in schema.arguments):
+            if anything or any("Tensor" in str(argument.type) for argument in schema.arguments):
                 yield f"aten.{spelling}.{overload}", schema
 
 
@@ -107,7 +112,7 @@ def _rule(function: Callable[..., Operand], asked: dict[str, str], scalars: str,
             if isinstance(part, Ref):
                 made[name] = part if name in KEPT else promoted(part, result)
             else:
-                made[name] = scalar(part, result, scalars, listed)
+                made[name] = scalar_in(part, result, scalars, listed)
         return function(**made)
 
     file = function.__code__.co_filename.rsplit("/", 1)[-1]
@@ -138,7 +143,7 @@ def promoted(part: Ref, result: Tensor) -> Expr:
     return to_float(part) if given is None else computed_in(given, to_float(part))
 
 
-def scalar(part: Any, result: Tensor, scalars: str, listed: bool) -> Any:
+def scalar_in(part: Any, result: Tensor, scalars: str = "stored", listed: bool = False) -> Any:
     """A scalar argument as the kernel holds it: rounded to the format that it computes in.
 
     On lists of half-precision tensors some forms round it to theirs and some do not: both are allowed for.
@@ -148,12 +153,13 @@ def scalar(part: Any, result: Tensor, scalars: str, listed: bool) -> Any:
     if type(value) not in (int, float):
         return part
     if result.kind == "float" and type(value) is float:
-        if result.dtype in HALVES and listed:
+        if result.dtype in HALVES and (listed or scalars == "either"):
             return computed_in(PRECISIONS[result.dtype], Number(held(value, "float32"), name))
-        return Number(
-            held(value, "float32" if result.dtype in HALVES and scalars == "float32" else result.dtype), name
-        )
-    if result.kind == "int" and (type(value) is int or name == "value"):
+        if scalars == "either":
+            return part
+        wider = result.dtype in HALVES and scalars == "float32"
+        return Number(held(value, "float32" if wider else result.dtype), name)
+    if result.kind == "int" and (type(value) is int or name in WHOLE):
         return Number(held(value, result.dtype), name)
     return part
 
@@ -174,7 +180,7 @@ def stored(x: Expr, tensor: Tensor, formats: Sequence[str] = HALVES) -> Expr:
 
 
 def held(value: Any, dtype: str) -> Any:
-    """A plain number as a tensor of this dtype holds it: rounded to nearest, cut to a whole number, wrapped."""
+    """A plain number as a tensor of this dtype holds it: rounded, cut to a whole number, wrapped."""
     if isinstance(value, (Expr, complex)) or dtype.startswith("complex"):
         return value
     kind = torch.int64 if isinstance(value, int) else torch.float64

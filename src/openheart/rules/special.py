@@ -37,7 +37,7 @@ from openheart.rules.rows import held, row, stored
 
 
 def logit(self: Any, result: Any, eps: Any = None) -> Expr:
-    """log(x / (1 − x)), x kept between ε and 1 − ε."""
+    """The log-odds log(x / (1 − x)), x kept between ε and 1 − ε."""
     x = self
     if eps is not None:
         low = held(value_of(eps), result.dtype)
@@ -46,7 +46,7 @@ def logit(self: Any, result: Any, eps: Any = None) -> Expr:
 
 
 def log_ndtr(self: Any) -> Expr:
-    """log Φ(x): in the lower tail through erfcx, where Φ itself would vanish."""
+    """The logarithm of Φ(x): in the lower tail through erfcx, where Φ itself would vanish."""
     t = self * math.sqrt(0.5)
     return where(self < -1, log(0.5 * erfcx(-t)) - t * t, log1p(-0.5 * erfc(t)))
 
@@ -59,7 +59,7 @@ def psi(self: Any) -> Expr:
 
 
 def trigamma(self: Any) -> Expr:
-    """ψ′(x) as its expansion at y = x + 6 (DLMF §5.15.8), below ½ by reflection: (π / sin πx)² − ψ′(1 − x)."""
+    """ψ′(x) as its expansion at y = x + 6 (DLMF §5.15.8); below ½ (π / sin πx)² − ψ′(1 − x)."""
 
     def above(x: Expr) -> Expr:
         y = named("y", x + 6)
