@@ -19,7 +19,7 @@ from openheart.formula.precision import DOUBLE_UNIT, Precision
 from openheart.rules.registry import Law, format_of, law_of
 
 if TYPE_CHECKING:
-    from openheart.recording import Call
+    from openheart.recording import Call, Value
 
 Verdict = Literal["exact", "within rounding", "disagrees", "opaque"]
 VERDICTS: tuple[Verdict, ...] = ("exact", "within rounding", "disagrees", "opaque")
@@ -47,15 +47,20 @@ class Check:
         return "within rounding" if np.all(self.agrees) else "disagrees"
 
 
+def held(call: Call, tensor: Tensor) -> Value:
+    """The recorded value that a law's symbol stands for."""
+    name, position = tensor.key
+    if name == "output" and position is not None:  # an argument may be called "output" as well
+        return call.outputs[position]
+    argument = call.arguments[name]
+    return argument if position is None else argument[position]
+
+
 def fetcher(call: Call) -> Callable[[Tensor], Any]:
     """Gives a symbolic tensor's recorded numbers as a NumPy array."""
 
     def fetch(tensor: Tensor) -> Any:
-        name, position = tensor.key
-        if name == "output" and position is not None:  # an argument may be called "output" as well
-            return call.outputs[position].array
-        held = call.arguments[name]
-        return (held if position is None else held[position]).array
+        return held(call, tensor).array
 
     return fetch
 

@@ -20,7 +20,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from openheart.check import Verdict, check, fetcher
+from openheart.check import Verdict, check, fetcher, held
 from openheart.formula.evaluate import evaluate
 from openheart.formula.expr import (
     Apply,
@@ -36,6 +36,7 @@ from openheart.formula.expr import (
     Tensor,
     walk,
 )
+from openheart.formula.functions import TRANSPARENT
 from openheart.formula.instance import TERMS, Instance, Line, Slot, Terms
 from openheart.formula.places import places
 from openheart.recording import Call, Element, Value
@@ -295,18 +296,10 @@ def moved_from(recording: Recording, call: Call, output: int, index: tuple[int, 
     law = law_at(recording, call, output)
     if law is None or not isinstance(law.expr, Ref) or isinstance(law.expr.tensor, Definition):
         return None
-    source = _held(call, law.expr.tensor)
+    source = held(call, law.expr.tensor)
     if source.dtype != call.outputs[output].dtype:
         return None
     return Element(source, places(law.expr, dict(zip(law.indices, index, strict=True)), fetcher(call)))
-
-
-def _held(call: Call, tensor: Tensor) -> Value:
-    name, position = tensor.key
-    if name == "output" and position is not None:
-        return call.outputs[position]
-    held = call.arguments[name]
-    return held if position is None else held[position]  # type: ignore[no-any-return]
 
 
 def has_own_name(recording: Recording, value: Value) -> bool:
@@ -323,7 +316,7 @@ class Names:
 
     def element(self, tensor: Tensor, at: tuple[int, ...]) -> str:
         """The address of a tensor's element: of the number's origin, where it was only moved."""
-        value, index = _held(self.call, tensor), at
+        value, index = held(self.call, tensor), at
         while not has_own_name(self.recording, value):
             made = self.recording.maker(value)
             source = None if made is None else moved_from(self.recording, made[0], made[1], index)
@@ -333,7 +326,7 @@ class Names:
         return self.recording.address(Element(value, index))
 
     def tensor(self, tensor: Tensor) -> str:
-        return self._described(_held(self.call, tensor), 0)
+        return self._described(held(self.call, tensor), 0)
 
     def _described(self, value: Value, deep: int) -> str:
         name = self.recording.name(value)
@@ -448,6 +441,8 @@ def _addends(node: Expr, env: Mapping[Index, int], value: Any) -> list[tuple[int
         elif isinstance(here, Apply) and here.function in ("add", "sub"):
             stack.append((sign if here.function == "add" else -sign, here.args[1]))
             stack.append((sign, here.args[0]))
+        elif isinstance(here, Apply) and here.function in TRANSPARENT:
+            stack.append((sign, here.args[0]))
         elif isinstance(here, Apply) and here.function == "neg":
             stack.append((-sign, here.args[0]))
         elif isinstance(here, Apply) and here.function == "where":
@@ -466,6 +461,8 @@ def _scaled_sum(node: Expr) -> tuple[list[Expr], Reduce | None]:
         here = stack.pop()
         if isinstance(here, Named):
             stack.append(here.body)
+        elif isinstance(here, Apply) and here.function in TRANSPARENT:
+            stack.append(here.args[0])
         elif isinstance(here, Apply) and here.function == "mul":
             stack.extend(here.args)
         elif isinstance(here, Reduce) and here.kind in ("sum", "mean") and found is None:

@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from openheart.check import Check, Count, check, count
+from openheart.check import Check, Count, check, count, held
 from openheart.explain import law_at
-from openheart.formula.expr import Leaf
-from openheart.recording import Call, Element
+from openheart.formula.expr import Leaf, Ref, Tensor, walk
+from openheart.recording import Call, Element, values_in
+from openheart.rules.registry import Law
 
 if TYPE_CHECKING:
     from openheart.recording import Recording
@@ -134,10 +135,10 @@ def verify(
         tally.calls += 1
         for output, value in enumerate(call.outputs):
             size = math.prod(value.shape)
-            if not size:
+            if not size or not value.kept:
                 continue
             law = law_at(recording, call, output)
-            if law is None:
+            if law is None or not _readable(call, law):
                 tally.scalars += size
                 tally.opaque += size
                 continue
@@ -193,6 +194,14 @@ def _checks(
     drawn = generator.choice(size, sample, replace=False) if size < 1 << 16 else generator.integers(0, size, sample)
     places = [tuple(map(int, np.unravel_index(int(p), shape))) for p in drawn]
     return [(at, check(call, output, at, law)) for at in places]
+
+
+def _readable(call: Call, law: Law) -> bool:
+    """Whether the numbers that the law reads are in the recording; without them it can't be checked."""
+    if all(value.kept for argument in call.arguments.values() for value in values_in(argument)):
+        return True
+    tensors = (node.tensor for node in walk(law.expr, into_definitions=True) if isinstance(node, Ref))
+    return all(held(call, tensor).kept for tensor in tensors if isinstance(tensor, Tensor))
 
 
 def _place(position: int, shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -88,17 +88,23 @@ def _terms(mask: Array | None, over: Sequence[int], extents: Sequence[int]) -> i
 
 def _sizes(a: Array, b: Array, over: Sequence[int], n: int) -> Array:
     """Σ|a||b|, rounded up: in float32, which is twice as quick, where nothing can overflow there."""
-    size_a, size_b = np.abs(a), np.abs(b)
-    top = float(np.max(size_a, initial=0.0)) * float(np.max(size_b, initial=0.0)) * n
-    low = min(float(np.max(size_a, initial=0.0)), float(np.max(size_b, initial=0.0)))
-    if not (top < 1e30 and low > 1e-12 and n < 1 << 20):
-        return _product(size_a, size_b, over)
-    made = _product(size_a.astype(np.float32), size_b.astype(np.float32), over).astype(np.float64)
+    (small_a, top_a), (small_b, top_b) = _small(a), _small(b)
+    if not (top_a * top_b * n < 1e30 and min(top_a, top_b) > 1e-12 and n < 1 << 20):
+        return _product(np.abs(a), np.abs(b), over)
+    made = _product(small_a, small_b, over).astype(np.float64)
     # The float32 sum of n positive terms may fall short by a factor 1 − (n + 2)·2⁻²⁴; products below the
     # smallest normal number may vanish.
     made *= 1.0 + (n + 4) * 2.0**-23
     made += n * FLOAT32.tiny
     return made
+
+
+def _small(a: Array) -> tuple[Array, float]:
+    """|a| in float32, and its largest element."""
+    with np.errstate(over="ignore"):
+        made = a.astype(np.float32)
+    np.abs(made, out=made)
+    return made, float(np.max(made, initial=0.0))
 
 
 def _masked(inside: list[Pair], mask: Array) -> list[Pair]:

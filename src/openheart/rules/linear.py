@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from openheart.formula.expr import Expr, index, total
+from openheart.formula.functions import accumulated
 from openheart.rules.registry import rule
 
 
@@ -21,7 +22,7 @@ def addmm(self: Any, mat1: Any, mat2: Any, beta: Any, alpha: Any, *, at: Any) ->
     # out = β b + α A B
     i, j = at
     k = index("k", mat1.shape[1])
-    return beta * self.broadcast(at) + alpha * total(k, mat1[i, k] * mat2[k, j])
+    return accumulated(beta * self.broadcast(at), alpha * total(k, mat1[i, k] * mat2[k, j]))
 
 
 @rule("bmm", "bmm.out")
@@ -36,14 +37,14 @@ def bmm(self: Any, mat2: Any, *, at: Any) -> Expr:
 def baddbmm(self: Any, batch1: Any, batch2: Any, beta: Any, alpha: Any, *, at: Any) -> Expr:
     b, i, j = at
     k = index("k", batch1.shape[2])
-    return beta * self.broadcast(at) + alpha * total(k, batch1[b, i, k] * batch2[b, k, j])
+    return accumulated(beta * self.broadcast(at), alpha * total(k, batch1[b, i, k] * batch2[b, k, j]))
 
 
 @rule("addbmm", "addbmm_")
 def addbmm(self: Any, batch1: Any, batch2: Any, beta: Any, alpha: Any, *, at: Any) -> Expr:
     i, j = at
     b, k = index("b", batch1.shape[0]), index("k", batch1.shape[2])
-    return beta * self.broadcast(at) + alpha * total((b, k), batch1[b, i, k] * batch2[b, k, j])
+    return accumulated(beta * self.broadcast(at), alpha * total((b, k), batch1[b, i, k] * batch2[b, k, j]))
 
 
 @rule("mv")
@@ -57,7 +58,7 @@ def mv(self: Any, vec: Any, *, at: Any) -> Expr:
 def addmv(self: Any, mat: Any, vec: Any, beta: Any, alpha: Any, *, at: Any) -> Expr:
     (i,) = at
     k = index("k", mat.shape[1])
-    return beta * self.broadcast(at) + alpha * total(k, mat[i, k] * vec[k])
+    return accumulated(beta * self.broadcast(at), alpha * total(k, mat[i, k] * vec[k]))
 
 
 @rule("dot")
