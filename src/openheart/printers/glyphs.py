@@ -103,6 +103,9 @@ def symbol(name: str) -> tuple[str, str, str]:
     known = SYMBOLS.get(name)
     if known is not None:
         return known
+    if len(name) > 1 and name.endswith("²"):
+        letter, sub, _ = symbol(name[:-1])
+        return letter, sub, "2"
     if name in GREEK:
         return GREEK[name], "", ""
     numbered = _NUMBERED.fullmatch(name)
@@ -129,5 +132,6 @@ LATEX = {
     "cosh": r"\cosh", "tanh": r"\tanh", "arcsin": r"\arcsin", "arccos": r"\arccos", "arctan": r"\arctan",
     "Re": r"\operatorname{Re}", "Im": r"\operatorname{Im}", "log₂": r"\log_{2}", "log₁₀": r"\log_{10}",
     "logΓ": r"\log\Gamma", "logΦ": r"\log\Phi", "Φ⁻¹": r"\Phi^{-1}", "erf⁻¹": r"\operatorname{erf}^{-1}",
-    "mod": r"\bmod ", "argmax": r"\operatorname*{arg\,max}", "argmin": r"\operatorname*{arg\,min}",
+    "mod": r"\bmod ", "‖": r"\| ", "∂": r"\partial ", "√": r"\surd ", "Δ": r"\Delta ",
+    "argmax": r"\operatorname*{arg\,max}", "argmin": r"\operatorname*{arg\,min}",
 }  # fmt: skip

@@ -81,7 +81,23 @@ def mark(box: Mark) -> str:
         return glyph
     if box.kind == "function":
         return rf"\operatorname{{{escaped(glyph)}}}"
-    return rf"\mathrm{{{escaped(glyph)}}}" if glyph.isascii() else rf"\text{{{escaped(glyph)}}}"
+    return rf"\mathrm{{{escaped(glyph)}}}" if glyph.isascii() else _lettered(glyph)
+
+
+ACCENTS = {"\u0302": r"\hat", "\u0303": r"\tilde", "\u0304": r"\bar", "\u0307": r"\dot"}
+
+
+def _lettered(name: str) -> str:
+    """A name of Greek letters, primes and accents, letter by letter: β′, m̂, Δx."""
+    out: list[str] = []
+    for letter in name:
+        if letter in ACCENTS and out:
+            out[-1] = f"{ACCENTS[letter]}{{{out[-1].strip()}}}"
+        elif letter == "′":
+            out.append("'")
+        else:
+            out.append(LATEX.get(letter) or escaped(letter))
+    return "".join(out).strip()
 
 
 def escaped(text: str) -> str:
@@ -92,8 +108,6 @@ def escaped(text: str) -> str:
 
 def _script(box: Script, style: Style) -> str:
     base = latex(box.base, style).rstrip()
-    if not box.sub and box.sup is None:
-        return base
     if isinstance(box.base, Script):
         base = f"{{{base}}}"
     subs = [latex(item, style) for item in box.sub]

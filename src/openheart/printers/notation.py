@@ -166,9 +166,9 @@ def _box(node: Expr, style: Style, lead: bool) -> tuple[Box, int]:
     if isinstance(node, Index):
         return Mark(node.name, "index"), ATOM
     if isinstance(node, Ref):
-        return Script(named(node.tensor.name), tuple(box(i, style) for i in node.index)), ATOM
+        return script(named(node.tensor.name), tuple(box(i, style) for i in node.index)), ATOM
     if isinstance(node, Named):
-        return Script(named(node.name), tuple(Mark(i.name, "index") for i in free(node))), ATOM
+        return script(named(node.name), tuple(Mark(i.name, "index") for i in free(node))), ATOM
     if isinstance(node, Leaf):
         return Mark(message(f"leaf.{node.kind}", style.lang), "word"), ATOM
     if isinstance(node, Terms):
@@ -192,6 +192,15 @@ def named(name: str) -> Box:
     if not sub and not sup:
         return base
     return Script(base, tuple(Mark(s, "index") for s in sub), Mark(sup, "index") if sup else None)
+
+
+def script(base: Box, sub: tuple[Box, ...] = (), sup: Box | None = None) -> Box:
+    """A base with scripts, put beside those that it has where their places are free: σ² and i give σ²ᵢ."""
+    if not sub and sup is None:
+        return base
+    if isinstance(base, Script) and not (base.sub and sub) and (base.sup is None or sup is None):
+        return Script(base.base, base.sub or sub, base.sup if sup is None else sup)
+    return Script(base, sub, sup)
 
 
 def free(part: Named | Definition) -> list[Index]:
@@ -441,7 +450,7 @@ def _quotient(top: Expr, bottom: Expr, style: Style, lead: bool) -> tuple[Box, i
 def _power(base: Expr, exponent: Expr, style: Style) -> tuple[Box, int]:
     if isinstance(exponent, Number) and exponent.name is None and exponent.value == 0.5:
         return _root(base, style), ATOM
-    return Script(box(base, style, ATOM, lead=False), sup=box(exponent, style)), POWER
+    return script(box(base, style, ATOM, lead=False), sup=box(exponent, style)), POWER
 
 
 def _root(body: Expr, style: Style) -> Box:

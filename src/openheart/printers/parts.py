@@ -22,13 +22,13 @@ from openheart.printers.notation import (
     Figure,
     Mark,
     Row,
-    Script,
     Style,
     box,
     figure,
     free,
     named,
     parts,
+    script,
     tall,
 )
 from openheart.printers.text import plain
@@ -83,12 +83,12 @@ def law(explanation: Explanation, style: Style) -> list[Equation]:
         return []
     general = replace(style, law=True)
     indices = tuple(Mark(i.name, "index") for i in found.indices)
-    whole = Equation(Script(named(found.output.name), indices), box(found.expr, general))
+    whole = Equation(script(named(found.output.name), indices), box(found.expr, general))
     return [whole, *(_part(part, general) for part in parts(found.expr))]
 
 
 def _part(part: Named | Definition, style: Style) -> Equation:
-    left = Script(named(part.name), tuple(Mark(i.name, "index") for i in free(part)))
+    left = script(named(part.name), tuple(Mark(i.name, "index") for i in free(part)))
     return Equation(left, box(part.body, style))
 
 
@@ -120,7 +120,7 @@ def part_name(name: str) -> Box:
     """The name of a line's part, with its place where it has one: `mu[0,3]`."""
     base, _, place = name.partition("[")
     at = tuple(Mark(i, "index") for i in place.rstrip("]").split(",")) if place else ()
-    return Script(named(base), at) if at else named(base)
+    return script(named(base), at)
 
 
 def slots(node: Expr) -> Iterator[Slot]:
