@@ -5,8 +5,8 @@ channels. A transposed convolution is the gradient of a convolution with respect
 
 On a machine without matrix instructions for half precision, PyTorch's own kernels gather a convolution's
 input gradient (and a transposed convolution) offset by offset, and a weight's gradient sample by sample,
-in numbers of the tensor's own dtype (aten/src/ATen/native/ConvolutionMM2d.cpp, NaiveConvolutionTranspose2d.cpp,
-im2col.h); with them oneDNN sums in float32. The laws for half precision allow for both.
+in numbers of the tensor's own dtype (aten/src/ATen/native: ConvolutionMM2d.cpp, im2col.h,
+NaiveConvolutionTranspose2d.cpp); with them oneDNN sums in float32. The half-precision laws allow both.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from openheart.formula.expr import Expr, Index, Tensor, index, total
-from openheart.formula.functions import computed_in
+from openheart.formula.functions import accumulated, computed_in
 from openheart.formula.precision import FLOAT32, Precision
 from openheart.rules.registry import rule
 from openheart.rules.windows import Axis, axes, offsets, places, seen_at, seers_of
@@ -23,7 +23,7 @@ from openheart.rules.windows import Axis, axes, offsets, places, seen_at, seers_
 
 @rule("convolution", "_convolution", "convolution_overrideable")
 def convolution(
-    input: Any,  # noqa: A002
+    input: Any,
     weight: Any,
     bias: Any,
     stride: Any,
@@ -39,7 +39,7 @@ def convolution(
     if not transposed:
         window = axes(input.shape[2:], result.shape[2:], weight.shape[2:], stride, padding, dilation)
         out = slide(window, input, weight, groups, at)
-        return out if bias is None else out + bias[at[1]]
+        return out if bias is None else accumulated(bias[at[1]], out)
     window = axes(result.shape[2:], input.shape[2:], weight.shape[2:], stride, padding, dilation)
     out = spread_out(window, input, weight, groups, at, stored)
     if bias is None:
@@ -85,7 +85,7 @@ def _backward_window(
 @rule("convolution_backward", "convolution_backward_overrideable", output=0)
 def input_gradient(
     grad_output: Any,
-    input: Any,  # noqa: A002
+    input: Any,
     weight: Any,
     stride: Any,
     padding: Any,
@@ -106,7 +106,7 @@ def input_gradient(
 @rule("convolution_backward", "convolution_backward_overrideable", output=1)
 def weight_gradient(
     grad_output: Any,
-    input: Any,  # noqa: A002
+    input: Any,
     weight: Any,
     stride: Any,
     padding: Any,

@@ -27,7 +27,7 @@ Geometry = Mapping[str, Any]
 
 
 def memory_format(geometry: Any) -> torch.memory_format:
-    """In which order the tensor's numbers lie, as a kernel sees it; `preserve_format` for neither of the two."""
+    """In which order the numbers lie, as a kernel sees it; `preserve_format` for neither of the two."""
     like = torch.empty_strided(geometry.shape, geometry.stride, device="meta")
     suggested = suggest_memory_format(like)
     return suggested if like.is_contiguous(memory_format=suggested) else torch.preserve_format
@@ -112,9 +112,10 @@ def batch_norm(
     stored: Any,
 ) -> Expr:
     if training:
-        return batch_norm_training(input, weight, bias, at=at, out=out, geometry=geometry, stored=stored)
+        law = batch_norm_training(input, weight, bias, at=at, out=out, geometry=geometry, stored=stored)
+        return expr(law)
     given = (input, weight, bias, running_mean, running_var, eps)
-    return batch_norm_inference(*given, at=at, geometry=geometry, stored=stored)
+    return expr(batch_norm_inference(*given, at=at, geometry=geometry, stored=stored))
 
 
 @rule("_native_batch_norm_legit.no_stats", "_batch_norm_with_update")
@@ -254,7 +255,7 @@ def layer_norm(
         rstd = row_rstd(input, normalized_shape, lead, eps)
     # half-precision kernels multiply out first
     scaled = input[at] * rstd - mu * rstd if is_half(stored) else (input[at] - mu) * rstd
-    scaled = scaled if weight is None else scaled * weight[place]
+    scaled = expr(scaled if weight is None else scaled * weight[place])
     return scaled if bias is None else scaled + bias[place]
 
 
@@ -324,4 +325,5 @@ def group_means(input: Any, C: Any, group: Any, *, at: Any) -> Expr:
 
 @rule("native_group_norm", output=2)
 def group_inverse_deviations(input: Any, C: Any, group: Any, eps: Any, *, at: Any, geometry: Any) -> Expr:
-    return group_rstd(input, C, group, *at, eps, geometry)
+    n, g = at
+    return group_rstd(input, C, group, n, g, eps, geometry)

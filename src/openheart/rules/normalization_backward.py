@@ -11,7 +11,7 @@ from typing import Any
 
 from openheart.formula.expr import Expr, Index, Operand, Tensor, index, named, total
 from openheart.formula.functions import computed_in
-from openheart.formula.precision import FLOAT32, Precision
+from openheart.formula.precision import FLOAT32
 from openheart.rules.convolution import is_half
 from openheart.rules.normalization import (
     Channels,
@@ -22,7 +22,6 @@ from openheart.rules.normalization import (
     inverse_deviation,
     rows,
 )
-from openheart.rules.pooling import gathered
 from openheart.rules.registry import format_of, rule
 from openheart.rules.windows import places
 
@@ -104,7 +103,7 @@ def batch_norm_bias_gradient(grad_out: Any, input: Any, *, at: Any, geometry: An
 
 
 def in_tensors(x: Expr, geometry: Geometry) -> Expr:
-    """Batch norm's gradient keeps its parts in tensors of the input's dtype, where these are not laid side by side."""
+    """Batch norm's gradient keeps its parts in tensors of the input's dtype."""
     held = format_of(geometry["input"].dtype)
     assert held is not None
     return computed_in(held, x) if is_half(held) else x
@@ -125,7 +124,9 @@ def layer_norm_backward(
     return _through_moments(here, input[at], g, x, k, mu, r)
 
 
-def _through_moments(here: Expr, x: Expr, g: Expr, xs: Expr, over: Sequence[Index], mu: Expr, r: Expr) -> Expr:
+def _through_moments(
+    here: Expr, x: Expr, g: Expr, xs: Expr, over: Sequence[Index], mu: Expr, r: Expr
+) -> Expr:
     n = 1
     for k in over:
         n *= k.extent
@@ -158,7 +159,9 @@ def summed_rows(over: Sequence[Index], body: Expr, geometry: Geometry) -> Expr:
     """Row after row added to a buffer of the input's dtype."""
     buffer = format_of(geometry["input"].dtype)
     assert buffer is not None
-    return computed_in(buffer, total(over, computed_in(FLOAT32, body))) if is_half(buffer) else total(over, body)
+    return (
+        computed_in(buffer, total(over, computed_in(FLOAT32, body))) if is_half(buffer) else total(over, body)
+    )
 
 
 def _leading(x: Tensor, normalized: Sequence[int]) -> list[Index]:

@@ -1,4 +1,4 @@
-"""Sliding blocks taken apart into columns, put together again, and pooled numbers put back in their places."""
+"""Sliding blocks taken apart into columns and put together again; pooled numbers put back in place."""
 
 from __future__ import annotations
 

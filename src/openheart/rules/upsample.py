@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from openheart.formula.expr import Expr, Index, Leaf, Number, Tensor, index, total, where
+from openheart.formula.expr import Expr, Index, Leaf, Number, Tensor, expr, index, total, where
 from openheart.formula.functions import computed_in, maximum, minimum
 from openheart.formula.precision import FLOAT32, FLOAT64, Precision
 from openheart.rules.convolution import is_half
@@ -49,7 +49,7 @@ class Source:
         return above // under
 
     def source(self, j: Expr) -> Expr:
-        """s, in floating point."""
+        """The source s, in floating point."""
         step = Number(float(self.step))
         return j * step if self.corners else (j + 0.5) * step - 0.5
 
@@ -59,10 +59,10 @@ class Source:
         places = range(self.outputs)
         return [(j * a) // b if self.corners else ((2 * j + 1) * a - b) // (2 * b) for j in places]
 
-    def table(self) -> np.ndarray[Any, Any]:
-        """s for every output place, in the precision in which the kernel computes it."""
-        kind = np.float64 if self.precision is FLOAT64 else np.float32
-        j = np.arange(self.outputs, dtype=kind)
+    def table(self) -> Any:
+        """The source of every output place, in the precision in which the kernel computes it."""
+        kind: Any = np.float64 if self.precision is FLOAT64 else np.float32
+        j = np.arange(self.outputs).astype(kind)
         step = kind(float(self.step))
         return j * step if self.corners else (j + kind(0.5)) * step - kind(0.5)
 
@@ -82,7 +82,7 @@ def source(size: int, outputs: int, scale: Any, corners: bool, precision: Precis
 def nearest_place(axis: Source, j: Expr, exact: bool) -> Expr | None:
     """⌊j·H/P⌋, or ⌊(j + ½)·H/P⌋; None where the kernel's own rounding gives another place."""
     a, b = axis.step.numerator, axis.step.denominator
-    kind = np.float64 if axis.precision is FLOAT64 else np.float32
+    kind: Any = np.float64 if axis.precision is FLOAT64 else np.float32
     number = np.arange(axis.outputs)
     ahead = (2 * number + 1) * a // (2 * b) if exact else number * a // b
     recorded = np.floor((number.astype(kind) + kind(0.5 if exact else 0)) * kind(float(axis.step)))
@@ -139,7 +139,8 @@ def upsample_backward(
         found = [nearest_place(axis, p, mode == "nearest_exact") for axis, p in zip(axes, j, strict=True)]
         if any(place is None for place in found):
             return Leaf("external")
-        over, at_place, share = [], [place for place in found if place is not None], grad[(*lead, *j)]
+        over: list[Index] = []
+        at_place, share = [place for place in found if place is not None], expr(grad[(*lead, *j)])
     else:
         over, at_place, weights = _all_taps(mode, axes, j, stored)
         share = _times(weights) * grad[(*lead, *j)]
