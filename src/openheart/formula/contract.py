@@ -145,6 +145,8 @@ def _product(a: Array, b: Array, over: Sequence[int]) -> Array:
     batch = [x for x in rest if a.shape[x] != 1 and b.shape[x] != 1]
     rows = [x for x in rest if a.shape[x] != 1 and b.shape[x] == 1]
     columns = [x for x in rest if a.shape[x] == 1 and b.shape[x] != 1]
+    if rows and columns and min(columns) < min(rows):  # the result then lies in the order of its axes
+        a, b, rows, columns = b, a, columns, rows
     ones = [x for x in rest if a.shape[x] == 1 and b.shape[x] == 1] + [x for x in over if a.shape[x] == 1]
     left = _laid(a, batch, rows, summed, ones + columns)
     right = _laid(b, batch, summed, columns, ones + rows)

@@ -15,9 +15,9 @@ import importlib.util
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +89,8 @@ class Writer:
     """Each with how many loops stand around it: no more than its own indices ask for."""
     names: dict[Index, str] = field(default_factory=dict)
     depths: dict[Index, int] = field(default_factory=dict)
+    last: Index | None = None
+    """The index of the innermost loop."""
     known: dict[int, Operand] = field(default_factory=dict)
     count: int = 0
     depth: int = 0
@@ -96,10 +98,14 @@ class Writer:
     def of(self, node: Expr) -> Operand:
         found = self.known.get(id(node))
         if found is None:
-            around, self.depth = self.depth, max((self.depths.get(i, 0) for i in node.free), default=0)
+            around, self.depth = self.depth, self.depth_of(node.free)
             found = self.known[id(node)] = self._write(node)
             self.depth = around
         return found
+
+    def depth_of(self, indices: Iterable[Index]) -> int:
+        """How many loops stand around what depends on these index variables."""
+        return max((self.depths.get(i, 0) for i in indices), default=0)
 
     def at(self, depth: int) -> list[str]:
         """The lines right inside the loop number `depth`."""
@@ -146,7 +152,8 @@ class Writer:
         if kind not in "fiub" or any(s < 0 for s in array.strides) or 0 in array.shape:
             raise NotCompiled
         n = self.arrays.add(array)
-        terms = []
+        terms: list[str] = []
+        along: list[int] = []
         for d, (part, size) in enumerate(zip(node.index, array.shape, strict=True)):
             if size == 1 or (isinstance(part, Number) and part.value == 0):
                 continue
@@ -154,13 +161,48 @@ class Writer:
             if place.kind not in "ib":
                 raise NotCompiled
             text = place.value
+            if part is self.last and self.last.extent <= size:
+                along.append(d)
+                terms.append(f"s{self.depths[self.last] - 1}*a{n}_{d}")
+                continue
             if not (isinstance(part, Index) and part.extent <= size):
                 self.scalars.append(size - 1)
                 text = f"min(max({text}, 0), c{len(self.scalars) - 1})"
             terms.append(f"({text})*a{n}_{d}")
-        text = f"a{n}[{' + '.join(terms) or '0'}]"
+        text = self.element(n, terms, along, [p for d, p in enumerate(node.index) if d not in along])
         cast = {"f": f"float({text})", "b": f"({text} != 0)"}.get(kind, f"int({text})")
         return Operand(self._let(cast), None, {"f": "f", "b": "b"}.get(kind, "i"))
+
+    def over(self, n: int, axes: Mapping[Index, int]) -> str:
+        """Source that reads array `n` where the loops stand, each along its own axis of it."""
+        if any(i not in self.names for i in axes):
+            raise NotCompiled
+        others = sorted((i for i in axes if i is not self.last), key=self.depths.__getitem__)
+        terms = [f"{self.names[i]}_0*a{n}_{axes[i]}" for i in others]
+        along = [axes[self.last]] if self.last is not None and self.last in axes else []
+        return self.element(n, terms, along, others)
+
+    def element(self, n: int, terms: list[str], along: list[int], others: Sequence[Expr]) -> str:
+        """Source that reads array `n` at the sum of `terms`, the last loop running along its axes `along`.
+
+        What the innermost loop runs along is cut out before it starts: a row is read without multiplications
+        and without asking whether a place is negative, so that the loop can be vectorized.
+        """
+        start = " + ".join(terms) or "0"
+        if not along or self.last is None:
+            return f"a{n}[{start}]"
+        inner = self.depths[self.last] - 1
+        if any(self.last in part.free for part in others):
+            return f"a{n}[{' + '.join([start, *(f'i{inner}_0*a{n}_{d}' for d in along)])}]"
+        around, self.depth = self.depth, self.depth_of(i for part in others for i in part.free)
+        begin = self._let(start)
+        if sum(self.arrays.strides[n][d] for d in along) == 1:
+            row = self._let(f"a{n}[{begin}:{begin} + n{inner}]")
+        else:
+            step = self._let(" + ".join(f"a{n}_{d}" for d in along))
+            row = self._let(f"a{n}[{begin}:{begin} + (n{inner} - 1)*{step} + 1:{step}]")
+        self.depth = around
+        return f"{row}[i{inner}_0]"
 
     def _staged(self, node: Expr) -> Operand:
         value, error = self.stage(node)
@@ -173,15 +215,8 @@ class Writer:
         if array.dtype.kind not in "fib" or any(s < 0 for s in array.strides):
             raise NotCompiled
         n = self.arrays.add(array)
-        terms = []
-        if array.ndim:
-            for i in node.free:
-                axis = self.axes.get(i)
-                if axis is not None and array.shape[axis] != 1:
-                    if i not in self.names:
-                        raise NotCompiled
-                    terms.append(f"{self.names[i]}_0*a{n}_{axis}")
-        text = f"a{n}[{' + '.join(sorted(terms)) or '0'}]"
+        used = {i: self.axes[i] for i in node.free if i in self.axes} if array.ndim else {}
+        text = self.over(n, {i: axis for i, axis in used.items() if array.shape[axis] != 1})
         kind = {"f": "f", "b": "b"}.get(array.dtype.kind, "i")
         return Operand(self._let(f"float({text})" if kind == "f" else text), None, kind)
 
@@ -200,7 +235,8 @@ class Writer:
             sign = {"add": "+", "sub": "-", "mul": "*"}[name]
             return Operand(self._let(f"int({args[0].value}) {sign} int({args[1].value})"), None, "i")
         if name in ("floordiv", "mod") and all(a.kind == "i" for a in args):
-            return Operand(self._let(f"{args[0].value} {'//' if name == 'floordiv' else '%'} {args[1].value}"), None, "i")
+            sign = {"floordiv": "//", "mod": "%"}[name]
+            return Operand(self._let(f"{args[0].value} {sign} {args[1].value}"), None, "i")
         if name in ("max", "min") and all(a.kind == "i" for a in args):
             return Operand(self._let(f"{name}({args[0].value}, {args[1].value})"), None, "i")
         if name == "neg":
@@ -229,7 +265,8 @@ class Writer:
     def _logic(self, name: str, args: Sequence[Operand]) -> Operand:
         doubts = [a.error for a in args if a.error]
         doubt = self._let(" or ".join(f"({d})" for d in doubts)) if doubts else None
-        text = f"not {args[0].value}" if name == "not" else f" {name} ".join(f"({a.value} != 0)" for a in args)
+        text = f" {name} ".join(f"({a.value} != 0)" for a in args)
+        text = f"not {args[0].value}" if name == "not" else text
         return Operand(self._let(text), doubt, "b")
 
     def _where(self, c: Operand, a: Operand, b: Operand) -> Operand:
@@ -303,7 +340,11 @@ class Writer:
 ERF = "(4.0*unit*abs({v}) if unit < 1e-10 else 16.0*unit)"
 SLOPES: dict[str, tuple[str, float | str, str]] = {
     "exp": ("math.exp({x})", ULPS, "({v}*(1.0 + 2.0*{e}) if {e} < 1.0 else math.exp({x} + {e}))"),
-    "log": ("(math.log({x}) if {x} > 0.0 else (-INF if {x} == 0.0 else NAN))", ULPS, "1.0/max({x} - {e}, 0.0)"),
+    "log": (
+        "(math.log({x}) if {x} > 0.0 else (-INF if {x} == 0.0 else NAN))",
+        ULPS,
+        "1.0/max({x} - {e}, 0.0)",
+    ),
     "log1p": ("math.log1p({x})", ULPS, "1.0/max(1.0 + {x} - {e}, 0.0)"),
     "sqrt": ("(math.sqrt({x}) if {x} >= 0.0 else NAN)", 2.0, "0.5/math.sqrt(max({x} - {e}, 0.0))"),
     "tanh": ("math.tanh({x})", ULPS, "(1.0 - max(abs({v}) - {e}, 0.0)**2)"),
@@ -332,8 +373,10 @@ def pointwise_source(writer: Writer, node: Expr, over: Sequence[Index]) -> str:
     """A loop nest that stores the value and the error of `node` at every place of `over`."""
     _nest(writer, over)
     made = writer.of(node)
-    body = [f"values[p] = {made.value}", f"errors[p] = {made.error or 0.0}", "p += 1"]
-    return _function(writer, over, (), ["p = 0"], body, [])
+    inner = len(over) - 1
+    body = [f"value[i{inner}_0] = {made.value}", f"error[i{inner}_0] = {made.error or 0.0}"]
+    ahead = [f"value = values[p:p + n{inner}]", f"error = errors[p:p + n{inner}]"]
+    return _function(writer, over, (), ["p = 0"], body, ahead=ahead, after=[f"p += n{inner}"])
 
 
 def reduction_source(writer: Writer, node: Reduce, outer: Sequence[Index]) -> str:
@@ -347,12 +390,14 @@ def reduction_source(writer: Writer, node: Reduce, outer: Sequence[Index]) -> st
         raise NotCompiled
     x, e = made.value, made.error or "0.0"
     if node.kind in ("sum", "mean"):
+        shared = ["total", "size", "spread"] if node.kind == "mean" else []
         start = ["total = 0.0", "size = 0.0", "spread = 0.0", "n = 0"]
         add = [f"total += {x}", f"size += abs({x})", *([f"spread += {e}"] if made.error else []), "n += 1"]
         end = [
             "g = (n - 1)*unit if n > 1 else 0.0",
             "g = g/(1.0 - g) if g < 0.5 else g",
-            *(["total /= max(n, 1)", "size /= max(n, 1)", "spread /= max(n, 1)", "g += 2.0*unit"] if node.kind == "mean" else []),
+            *(f"{part} /= max(n, 1)" for part in shared),
+            *(["g += 2.0*unit"] if shared else []),
             "values[p] = total",
             "errors[p] = g*size + spread if abs(total) < INF else 0.0",
             "p += 1",
@@ -365,7 +410,7 @@ def reduction_source(writer: Writer, node: Reduce, outer: Sequence[Index]) -> st
     else:
         raise NotCompiled
     inner = add if holds is None else [f"if {holds.value}:", *(f"    {line}" for line in add)]
-    return _function(writer, outer, node.over, ["p = 0"], inner, end, start)
+    return _function(writer, outer, node.over, ["p = 0"], inner, start=start, end=end)
 
 
 def judge_source(writer: Writer, node: Expr, over: Sequence[Index], recorded: Any) -> str:
@@ -373,33 +418,46 @@ def judge_source(writer: Writer, node: Expr, over: Sequence[Index], recorded: An
     n = writer.arrays.add(recorded)
     _nest(writer, over)
     made = writer.of(node)
-    place = " + ".join(f"{writer.names[i]}_0*a{n}_{d}" for d, i in enumerate(over)) or "0"
+    inner = len(over) - 1
+    writer.depth = inner + 1
+    held = writer.over(n, {i: d for d, i in enumerate(over)})
     rounded = f"float(np.float32({made.value}))" if recorded.dtype == np.float32 else f"float({made.value})"
-    # As `check.judge` does it. Whether a number is exact is a coin's toss: it is counted without a branch.
-    body = [
-        f"r = float(a{n}[{place}])",
+    # As `check.judge` does it.
+    each = [
+        f"r = float({held})",
         f"v = float({made.value})",
         f"e = float({made.error or 0.0})",
         f"w = {rounded}",
         "same = (r == w) | ((r != r) & (w != w))",
         "e = last*abs(v) + least if (e == 0.0) & (v != w) else e",
         "d = abs(r - v)",
+    ]
+    # Almost always a row only adds to the counts. Where one does not, it is gone over again.
+    count = [
         "exact += int(same)",
-        "if not (same | (d <= e)):",
-        "    if not (abs(r) == INF and abs(v) + e >= largest and r*v > 0.0):",
-        "        if bad < rooms: places[bad] = p",
-        "        bad += 1",
-        "if (d > worst*e) & (e > 0.0) & (d < INF):",
-        "    worst = d/e; where = p",
-        "p += 1",
+        "odd += 1 - int(same | (d <= e))",
+        "odd += int((d > worst*e) & (e > 0.0) & (d < INF))",
+    ]
+    again = [
+        "if odd:",
+        f"    for i{inner}_0 in range(n{inner}):",
+        f"        i{inner} = i{inner}_0 + s{inner}",
+        *(f"        {line}" for line in (*writer.at(inner + 1), *each)),
+        "        if not (same | (d <= e)) and not (abs(r) == INF and abs(v) + e >= largest and r*v > 0.0):",
+        f"            if bad < rooms: places[bad] = p + i{inner}_0",
+        "            bad += 1",
+        "        if (d > worst*e) & (e > 0.0) & (d < INF):",
+        f"            worst = d/e; where = p + i{inner}_0",
+        f"p += n{inner}",
     ]
     return _function(
         writer,
         over,
         (),
         ["p = 0", "exact = 0", "bad = 0", "worst = 0.0", "where = 0", "rooms = len(places)"],
-        body,
-        [],
+        [*each, *count],
+        ahead=["odd = 0"],
+        after=again,
         result="exact, p - bad, worst, where, min(bad, rooms)",
         extra="last, least, largest, places",
     )
@@ -409,6 +467,7 @@ def _nest(writer: Writer, over: Sequence[Index]) -> None:
     for n, i in enumerate(over):
         writer.names[i] = f"i{n}"
         writer.depths[i] = n + 1
+        writer.last = i
 
 
 def _function(
@@ -417,11 +476,15 @@ def _function(
     inner: Sequence[Index],
     before: list[str],
     body: list[str],
-    end: list[str],
+    *,
     start: Sequence[str] = (),
+    ahead: Sequence[str] = (),
+    after: Sequence[str] = (),
+    end: Sequence[str] = (),
     result: str = "",
     extra: str = "values, errors",
 ) -> str:
+    """The loops around `body`; `start`, `end` around the inner ones, `ahead`, `after` around the last."""
     parameters = [f"n{n}, s{n}" for n in range(len(outer) + len(inner))]
     for n, strides in enumerate(writer.arrays.strides):
         parameters.append(", ".join([f"a{n}", *(f"a{n}_{d}" for d in range(len(strides)))]))
@@ -432,10 +495,13 @@ def _function(
     for n in range(len(outer) + len(inner)):
         if n == len(outer):
             lines += [f"{pad}{line}" for line in start]
+        if n == len(outer) + len(inner) - 1:
+            lines += [f"{pad}{line}" for line in ahead]
         lines += [f"{pad}for i{n}_0 in range(n{n}):", f"{pad}    i{n} = i{n}_0 + s{n}"]
         pad += "    "
         lines += [f"{pad}{line}" for line in writer.at(n + 1)]
     lines += [f"{pad}{line}" for line in body]
+    lines += [f"{pad[4:]}{line}" for line in after]
     pad = "    " * (len(outer) + 1)
     lines += [f"{pad}{line}" for line in end]
     if result:
@@ -464,7 +530,8 @@ def available() -> bool:
 def cache_folder() -> Path:
     """Where compiled laws are kept: $OPENHEART_CACHE, else the user's cache folder."""
     given = os.environ.get("OPENHEART_CACHE")
-    base = Path(given) if given else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "openheart"
+    users = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+    base = Path(given) if given else users / "openheart"
     folder = base / f"loops-{FORMAT}-{sys.version_info[0]}.{sys.version_info[1]}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -473,7 +540,7 @@ def cache_folder() -> Path:
         return Path(tempfile.mkdtemp(prefix="openheart-"))
 
 
-@lru_cache(maxsize=None)
+@cache
 def compiled(source: str) -> Callable[..., Any]:
     """The machine code of a generated loop, compiled now or read from the cache folder."""
     name = "law_" + hashlib.sha256((HEADER + source).encode()).hexdigest()[:24]
@@ -484,11 +551,12 @@ def compiled(source: str) -> Callable[..., Any]:
             file.write(HEADER + source)
         os.replace(draft, path)
     spec = importlib.util.spec_from_file_location(f"openheart_{name}", path)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # Numba looks the module up by name when it reads its cache
     spec.loader.exec_module(module)
-    return module.kernel  # type: ignore[no-any-return]
+    return module.kernel
 
 
 @lru_cache(maxsize=1)
