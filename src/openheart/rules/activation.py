@@ -10,6 +10,9 @@ from openheart.formula.functions import cos, erf, exp, expm1, log1p, maximum, mi
 from openheart.rules.registry import rule, value_of
 from openheart.rules.rows import HALVES, held, row
 
+ROOT_HALF = Number(math.sqrt(0.5), "√½")
+ROOT_2_OVER_PI = Number(math.sqrt(2 / math.pi), "√(2/π)")
+
 
 def like(scalar: Any, tensor: Any) -> Number:
     """A scalar as the kernel holds it: in the tensor's format, for half precision in float32."""
@@ -25,9 +28,9 @@ def softplus_of(x: Expr) -> Expr:
 def gelu(self: Any, approximate: str = "none") -> Expr:
     """x·Φ(x), Φ the normal distribution; or its approximation by tanh (Hendrycks and Gimpel, 2016)."""
     if approximate == "tanh":
-        inner = named("u", math.sqrt(2 / math.pi) * (self + 0.044715 * self**3))
+        inner = named("u", ROOT_2_OVER_PI * (self + 0.044715 * self**3))
         return 0.5 * self * (1 + tanh(inner))
-    return self * 0.5 * (1 + erf(self * math.sqrt(0.5)))
+    return self * 0.5 * (1 + erf(self * ROOT_HALF))
 
 
 def softplus(self: Any, beta: Any = 1, threshold: Any = 20) -> Expr:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from openheart.formula.expr import Expr, expr, named, where
+from openheart.formula.expr import Expr, Number, expr, named, where
 from openheart.formula.functions import erf, exp, log1p, sigmoid, tanh
-from openheart.rules.activation import like
+from openheart.rules.activation import ROOT_2_OVER_PI, ROOT_HALF, like
 from openheart.rules.registry import rule, value_of
 from openheart.rules.rows import held, row, stored
 
@@ -15,12 +15,11 @@ from openheart.rules.rows import held, row, stored
 def gelu_backward(grad_output: Any, self: Any, approximate: str = "none") -> Expr:
     # (x·Φ(x))′ = Φ(x) + x·φ(x)
     if approximate == "tanh":
-        scale = math.sqrt(2 / math.pi)
-        t = named("t", tanh(scale * (self + 0.044715 * self**3)))
-        inner = scale * (1 + 3 * 0.044715 * self**2)
+        t = named("t", tanh(ROOT_2_OVER_PI * (self + 0.044715 * self**3)))
+        inner = ROOT_2_OVER_PI * (1 + 3 * 0.044715 * self**2)
         return grad_output * (0.5 * (1 + t) + 0.5 * self * (1 - t * t) * inner)
-    cdf = named("Φ", 0.5 * (1 + erf(self * math.sqrt(0.5))))
-    pdf = named("φ", exp(-0.5 * self * self) / math.sqrt(2 * math.pi))
+    cdf = named("Φ", 0.5 * (1 + erf(self * ROOT_HALF)))
+    pdf = named("φ", exp(-0.5 * self * self) / Number(math.sqrt(2 * math.pi), "√(2π)"))
     return grad_output * (cdf + self * pdf)
 
 

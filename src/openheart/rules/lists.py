@@ -42,3 +42,8 @@ def powsum(self: Any, ord: Any, *, position: int) -> Expr:
 @rule("_foreach_max")
 def maximum(self: Any, *, position: int) -> Expr:
     return largest(*entries(self, position))
+
+
+@rule("_foreach_clone", view=True)
+def clone(self: Any, *, position: int, at: Any) -> Expr:
+    return self[position][at]

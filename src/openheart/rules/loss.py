@@ -62,7 +62,7 @@ def smooth_l1_loss(self: Any, target: Any, reduction: int, beta: Any, *, at: Any
     # ½d²/β near zero, |d| − ½β from β on
     def term(i: Sequence[Expr]) -> Expr:
         d = abs(self.broadcast(i) - target.broadcast(i))
-        return d if value_of(beta) == 0 else where(d < beta, 0.5 * d * d / beta, d - 0.5 * beta)
+        return d if value_of(beta) == 0 else where(d < beta, 0.5 * d**2 / beta, d - 0.5 * beta)
 
     return reduced(term, (self, target), reduction, at, result)
 
@@ -72,7 +72,7 @@ def huber_loss(self: Any, target: Any, reduction: int, delta: Any, *, at: Any, r
     # ½d² near zero, δ·(|d| − ½δ) beyond δ
     def term(i: Sequence[Expr]) -> Expr:
         d = abs(self.broadcast(i) - target.broadcast(i))
-        return where(d <= delta, 0.5 * d * d, delta * (d - 0.5 * delta))
+        return where(d <= delta, 0.5 * d**2, delta * (d - 0.5 * delta))
 
     return reduced(term, (self, target), reduction, at, result)
 

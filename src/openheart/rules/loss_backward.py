@@ -88,7 +88,7 @@ def nll_loss_backward(
         above = above / total_weight[tuple(Number(0) for _ in total_weight.shape)]
     elif reduction != SUM and self.ndim > 1:
         above = grad_output[place]
-    return where((y == c) & (y != ignore_index), stored(-weighed(weight, c) * above, result), 0.0)
+    return where((y == c) & (y != ignore_index), stored(-(weighed(weight, c) * above), result), 0.0)
 
 
 @rule("multi_margin_loss_backward", "multi_margin_loss_backward.grad_input")
