@@ -115,6 +115,10 @@ def count(call: Call, output: int, law: Law, rooms: int = 50) -> Count | None:
     """
     value = call.outputs[output]
     recorded, target = value.array, format_of(value.dtype)
+    fetch = fetcher(call)
+    if isinstance(law.expr, Ref) and isinstance(law.expr.tensor, Tensor):
+        moved = gather(law.expr, law.indices, fetch)
+        return Count(recorded.size, recorded.size, 0.0, 0, ()) if _is(recorded, moved) else None
     if target is None or target.unit > law.precision.unit or recorded.dtype.kind != "f":
         return None
     if recorded.size < loops.LOOPS or not loops.available() or isinstance(law.expr, Ref):
@@ -122,14 +126,16 @@ def count(call: Call, output: int, law: Law, rooms: int = 50) -> Count | None:
     found = [0, 0, 0.0, 0]
     disagreeing: list[int] = []
     known: dict[int, tuple[Any, Any]] = {}
-    fetch = fetcher(call)
-    pieces = cut(law.expr, law.indices)
-    for piece in pieces:
-        if piece and next(iter(piece)) is not law.indices[0]:
-            return None
-    for piece in pieces:
-        rows = next(iter(piece.values()), None)
-        part = recorded if rows is None else recorded[rows.start : rows.stop]  # type: ignore[union-attr]
+    for piece in cut(law.expr, law.indices):
+        spans = [piece.get(i, range(i.extent)) for i in law.indices]
+        part = recorded[tuple(slice(span.start, span.stop) for span in spans if isinstance(span, range))]
+
+        def whole(place: int, part: Any = part, spans: Any = spans) -> int:
+            """The position in the whole output of a position in this part."""
+            at = np.unravel_index(place, part.shape)
+            moved = [int(p) + span.start for p, span in zip(at, spans, strict=True)]
+            return int(np.ravel_multi_index(moved, recorded.shape))
+
         state = prepared(law.expr, law.indices, fetch, law.precision, piece, known)
         writer = state.writer()
         try:
@@ -137,16 +143,26 @@ def count(call: Call, output: int, law: Law, rooms: int = 50) -> Count | None:
         except (loops.NotCompiled, NoLaw):
             return None
         places = np.empty(max(rooms - len(disagreeing), 0), dtype=np.int64)
-        given = loops.arguments(writer, state.spans(law.indices), law.precision.unit + DOUBLE_UNIT, law.precision.tiny)
+        unit = law.precision.unit + DOUBLE_UNIT
+        given = loops.arguments(writer, state.spans(law.indices), unit, law.precision.tiny)
         limits = (target.unit, target.tiny * target.unit, target.largest, places)
         exact, agree, worst, place, bad = loops.compiled(source)(*given, *limits)
-        before = 0 if rows is None else rows.start * (recorded.size // max(recorded.shape[0], 1))  # type: ignore[union-attr]
         found[0] += exact
         found[1] += agree
         if worst > found[2]:
-            found[2], found[3] = worst, place + before
-        disagreeing += [int(p) + before for p in places[:bad]]
+            found[2], found[3] = worst, whole(place)
+        disagreeing += [whole(int(p)) for p in places[:bad]]
     return Count(int(found[0]), int(found[1]), float(found[2]), int(found[3]), tuple(disagreeing))
+
+
+def _is(one: Any, other: Any) -> bool:
+    """Whether two arrays are the same numbers in the same memory, as a view and what it shows are."""
+    if one.shape != other.shape or one.dtype != other.dtype:
+        return False
+    steps = zip(one.shape, one.strides, other.strides, strict=True)
+    return one.__array_interface__["data"][0] == other.__array_interface__["data"][0] and all(
+        size == 1 or a == b for size, a, b in steps
+    )
 
 
 def _moved(law: Law, recorded: Any, moved: Any) -> Check:

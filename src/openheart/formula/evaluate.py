@@ -36,6 +36,7 @@ from openheart.formula.expr import (
 )
 from openheart.formula.folds import FOLDS, Running, empty, folded, running_of, scattered
 from openheart.formula.functions import ASIDE, COMPARISONS, COMPUTED_IN, FUNCTIONS, STEPS, ULPS, Array, Error
+from openheart.formula.strided import strided
 from openheart.formula.precision import DOUBLE_UNIT, FLOAT64, PRECISIONS, Precision, gamma
 
 Binding = int | range
@@ -50,7 +51,7 @@ TRUTHS = COMPARISONS | {"and", "or", "xor", "not", "bool", "where", "max", "min"
     "bitand", "bitor", "bitxor", "bitnot"
 }
 """The functions that take truth values as they are; the others count them as 0 and 1."""
-PEAK = 1 << 24
+PEAK = 1 << 21
 """An evaluation is cut along its first index when an array of it would hold more elements than this."""
 
 
@@ -148,6 +149,9 @@ class Evaluation:
         return picked.reshape(shape)
 
     def _gather(self, data: Array, index: Sequence[Expr]) -> Array:
+        view = strided(data, index, self.axes, self._span) if self.axes else None
+        if view is not None:
+            return view
         places = []
         for size, part in zip(data.shape, index, strict=True):
             place, _ = self.of(part)
@@ -160,6 +164,10 @@ class Evaluation:
             shape = np.broadcast_shapes(*(np.shape(p) for p in places))
             return np.zeros(shape, dtype=data.dtype)
         return data[tuple(places)]
+
+    def _span(self, i: Index) -> range | int:
+        bound = self.bindings.get(i)
+        return range(i.extent) if bound is None else bound
 
     def _defined(self, made: Definition) -> tuple[Array, Error]:
         known = self.definitions.get(id(made))
@@ -213,7 +221,8 @@ class Evaluation:
             return self._where(node)
         row = FUNCTIONS[name]
         pairs = [self.of(arg) for arg in node.args]
-        if all(type(v) in (int, float, bool, complex) and e is None for v, e in pairs):
+        # Constants are worked out in double; what depends on a place is not, even where the place is known.
+        if not node.free and all(type(v) in (int, float, bool, complex) and e is None for v, e in pairs):
             with np.errstate(all="ignore"):
                 return _plain(row.compute(*(v for v, _ in pairs))), None
         pairs = [self._operand(arg) for arg in node.args]
@@ -305,8 +314,8 @@ class Evaluation:
     def spans(self, indices: Iterable[Index]) -> list[range]:
         found = []
         for i in indices:
-            bound = self.bindings.get(i)
-            found.append(bound if isinstance(bound, range) else range(i.extent))
+            span = self._span(i)
+            found.append(span if isinstance(span, range) else range(i.extent))
         return found
 
     def _reduced_by_loop(self, node: Reduce) -> tuple[Array, Error] | None:
@@ -379,8 +388,13 @@ class Evaluation:
             if mask is not None:
                 n = int(np.max(np.sum(mask, axis=places), initial=0))
             wide = np.abs(value) + (0.0 if error is None else error)
-            widest = np.prod(wide, axis=places, keepdims=True)
-            return result, widest * (1 + gamma(n, unit + DOUBLE_UNIT)) - np.abs(result)
+
+            def fold(values: Array) -> Array:
+                return np.prod(values, axis=places, keepdims=True)
+
+            with np.errstate(all="ignore"):
+                own = fold(wide) * (1 + gamma(n, unit + DOUBLE_UNIT)) - np.abs(result)
+                return result, _settled(result, own + _underflow(wide, fold, n, self.precision))
         if node.kind in ("max", "min"):
             worst = -np.inf if node.kind == "max" else np.inf
             if mask is not None:
@@ -473,7 +487,7 @@ class Evaluation:
         kept = [a for a in range(rank) if a not in {self.axes[k] for k in node.over}]
         for a in kept:
             shape[a] = spread[a]
-        valid = np.ones(spread, dtype=bool) if mask is None else np.broadcast_to(mask, spread).copy()
+        valid = np.ones(spread, dtype=bool) if mask is None else np.broadcast_to(mask, spread).astype(bool)
         grid = np.ogrid[tuple(slice(0, n) for n in spread)]
         at: list[Array] = [np.broadcast_to(grid[a], spread) if a in kept else np.zeros(spread, dtype=np.int64) for a in range(rank)]
         for out, where in targets:
@@ -482,9 +496,9 @@ class Evaluation:
             start = bound.start if isinstance(bound, range) else 0
             extent = self._extent(out)
             shape[axis] = extent
-            place = np.broadcast_to(where, spread) - start
-            valid &= (place >= 0) & (place < extent)
-            at[axis] = place
+            shifted = np.broadcast_to(where, spread).astype(np.int64) - start
+            valid &= (shifted >= 0) & (shifted < extent)
+            at[axis] = shifted
         chosen = tuple(a[valid] for a in at)
         flat = np.ravel_multi_index(chosen, shape) if chosen and valid.any() else np.zeros(0, dtype=np.int64)
         size = math.prod(shape)
@@ -511,8 +525,10 @@ class Evaluation:
         unit = self.precision.unit + DOUBLE_UNIT
         with np.errstate(all="ignore"):
             if kind == "product":
-                widest = fold("product", np.abs(value) + _zero(error))
-                return _settled(result, widest * (1 + _gammas(counts, unit)) - np.abs(result))
+                wide = np.abs(value) + _zero(error)
+                own = fold("product", wide) * (1 + _gammas(counts, unit)) - np.abs(result)
+                lost = _underflow(wide, lambda v: fold("product", v), counts, self.precision)
+                return _settled(result, own + lost)
             if kind in ("max", "min"):
                 return None if error is None else np.where(counts > 0, fold("max", error), 0.0)
             own = _gammas(np.maximum(counts - 1, 0), unit) * fold("sum", np.abs(value))
@@ -762,6 +778,12 @@ def _settled(value: Array, error: Error) -> Error:
     if error is None or np.isfinite(np.max(error, initial=0.0)):
         return error
     return np.where(np.isfinite(value), np.where(np.isnan(error), np.inf, error), 0.0)
+
+
+def _underflow(wide: Array, fold: Callable[[Array], Array], n: Array, precision: Precision) -> Array:
+    """What a product may lose where a part of it falls below the smallest normal number."""
+    most = n * precision.tiny * fold(np.maximum(wide, 1.0))
+    return np.where(fold(np.minimum(wide, 1.0)) < precision.tiny, most, 0.0)
 
 
 def _plus(a: Error, b: Error) -> Error:

@@ -273,7 +273,6 @@ FAMILIES: Iterable[str] = (
     "scatter",
     "masks",
     "embedding",
-    "sampling",
     "views",
     "rearrange",
     "rearrange_backward",
