@@ -170,8 +170,10 @@ def _table(audit: Audit, lang: str, width: int) -> Iterator[Text]:
 
 
 def _shade(column: str, row: Tally, last: bool) -> str:
+    if not getattr(row, column):
+        return SHADES["faint"]
     if column in ALARMS:
-        return SHADES[ALARMS[column]] if getattr(row, column) else SHADES["faint"]
+        return SHADES[ALARMS[column]]
     return "bold" if last else ""
 
 
@@ -241,10 +243,9 @@ def _html_table(audit: Audit, lang: str) -> str:
 def _html_row(name: str, row: Tally, columns: Sequence[tuple[str, str]]) -> str:
     cells = []
     for column, _ in columns:
-        shade = ""
-        if column in ALARMS:
-            alarm = "oh-bad" if column == "disagree" else "oh-warn"
-            shade = f' class="{alarm if getattr(row, column) else "oh-none"}"'
+        shade = ' class="oh-none"' if not getattr(row, column) else ""
+        if column in ALARMS and not shade:
+            shade = f' class="{"oh-bad" if column == "disagree" else "oh-warn"}"'
         cells.append(f"<td{shade}>{_cell(column, row)}</td>")
     return f"<tr><td>{escape(name)}</td>{''.join(cells)}</tr>"
 

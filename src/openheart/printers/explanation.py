@@ -93,13 +93,15 @@ def _alone(explanation: Explanation, style: Style) -> Equation:
     return Equation(Mark(explanation.address, "address"), value)
 
 
-LATEX_ROW = 90
+LATEX_ROW = 72
 """A row with more printed characters than this is broken before a + of its sum."""
+LATEX_NAME = 24
+"""A longer address stands on a row of its own."""
 
 
 def _latex_row(e: Equation, style: Style) -> str:
-    left = latex_of(e.left, style)
-    out, used = f"{left} &", 0
+    left, used = latex_of(e.left, style), 0
+    out = f"{left} &" if parts.length(e.left, style) <= LATEX_NAME else f"&{left} \\\\\n &\\quad "
     for item in parts.flattened(e.tail, style):
         drawn = latex_of(item, style)
         size = parts.length(item, style)

@@ -244,7 +244,7 @@ def _terms(node: Terms, style: Style, lead: bool) -> tuple[Box, int]:
         return _box(parts[0], style, lead)
     row = INFIX[JOINED[node.kind]]
     if node.kind == "sum":
-        return _sum([(True, part) for part in parts], style, lead), SUM
+        return _sum([signed for part in parts for signed in _signed(part)], style, lead), SUM
     return _joined(parts, row.glyph, row.right, style, lead), row.level
 
 
