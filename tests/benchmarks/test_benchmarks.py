@@ -1,0 +1,38 @@
+"""Each benchmark runs and prints its table. What it measures is nobody's test."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.mark.parametrize(
+    ("script", "options", "said"),
+    [
+        ("record.py", ("--models", "mlp", "--no-torchlens"), "bare dispatch mode"),
+        ("explain.py", (), "conv 512×3×3"),
+        ("verify.py", ("--models", "mlp"), "| hand "),
+    ],
+)
+def test_a_quick_run(script: str, options: tuple[str, ...], said: str) -> None:
+    done = subprocess.run(
+        [sys.executable, str(BENCHMARKS / script), "--quick", *options],
+        capture_output=True,
+        encoding="utf-8",
+        env={**os.environ, "PYTHONIOENCODING": "utf-8"},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in done.stdout.splitlines() if line]
+    assert all(line.startswith("| ") and line.endswith(" |") for line in lines)
+    assert any(said in line for line in lines)
+
+
+def test_every_benchmark_is_run_here() -> None:
+    assert {path.name for path in BENCHMARKS.glob("*.py")} == {"record.py", "explain.py", "verify.py"}
