@@ -279,6 +279,7 @@ def test_nothing_is_found_where_nothing_is_planted(name: str) -> None:
     assert audit.opaque == 0, audit.opaque_operators
 
 
+@pytest.mark.slow
 def test_every_planted_error_is_found_and_named() -> None:
     generator = np.random.default_rng(28)
     done = 0
