@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from openheart.formula import loops
-from openheart.formula.evaluate import Binding, NoLaw, cut, evaluate, evaluate_all, gather, prepared
+from openheart.formula.cutting import Binding, cut
+from openheart.formula.evaluate import NoLaw, evaluate, evaluate_all, gather, prepared
 from openheart.formula.expr import Index, Ref, Tensor
 from openheart.formula.precision import DOUBLE_UNIT, Precision
 from openheart.rules.registry import Law, format_of, law_of

@@ -29,7 +29,6 @@ from openheart.formula.expr import (
     Index,
     Leaf,
     Named,
-    Number,
     Reduce,
     Ref,
     Scalar,
@@ -131,7 +130,7 @@ class Explanation:
         if self.law is None or self.call is None:
             return ()
         names = Names(self.recording, self.call)
-        builder = Instance(fetcher(self.call), self.law.precision, names.element)
+        builder = Instance(fetcher(self.call), self.law.precision, names.element, frozenset(self.law.indices))
         instance = builder.of(self.law.expr, self._env)
         return (*builder.lines, Line(self.address, self.law.expr, instance, self.value))
 
@@ -332,7 +331,7 @@ class Names:
         name = self.recording.name(value)
         made = self.recording.maker(value)
         source = None
-        if "/" in name and made is not None and deep < 6 and math.prod(value.shape):
+        if "/" in name and made is not None and deep < 6 and 0 not in value.shape:
             source = moved_from(self.recording, *made, (0,) * len(value.shape))
         if source is None or made is None:
             return name
@@ -380,7 +379,7 @@ class Contributions(Sequence[Term]):
         for s in scale:
             factor = factor * self._value(s, env)
         if reduced.kind == "mean":
-            factor = factor / np.prod([k.extent for k in reduced.over])
+            factor = factor / reduced_size(reduced)
         inner = frozenset(reduced.over)
         outer = {i: v for i, v in env.items() if i not in inner}
         sizes = tuple(k.extent for k in reduced.over)
@@ -470,6 +469,11 @@ def _scaled_sum(node: Expr) -> tuple[list[Expr], Reduce | None]:
         else:
             scale.append(here)
     return scale, found
+
+
+def reduced_size(node: Reduce) -> int:
+    """Over how many places a reduction runs."""
+    return math.prod(k.extent for k in node.over)
 
 
 def _slots(node: Expr) -> list[Slot]:

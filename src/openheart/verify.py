@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 Progress = Callable[[int, int, str], None]
 """Called with how many calls are done, how many there are, and the operator at hand."""
 LISTED = 50
-"""At most this many disagreements are kept one by one; all are counted."""
+"""So many disagreements are kept one by one, and the first of every output beyond; all are counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,23 +146,28 @@ def verify(
                 tally.scalars += size
                 tally.leaves += size
                 continue
-            counted = count(call, output, law, max(LISTED - len(found), 0)) if sample is None else None
+            known = len(found)
+
+            def room(known: int = known) -> int:
+                return max(LISTED, known + 1) - len(found)
+
+            counted = count(call, output, law, room()) if sample is None else None
             if counted is not None:
                 _add(tally, counted, size)
                 if counted.worst > worst[0]:
                     worst = counted.worst, Element(value, _place(counted.place, value.shape))
                 for p in counted.disagreeing:
-                    at = _place(p, value.shape)
-                    again = check(call, output, at, law)
+                    place = _place(p, value.shape)
+                    again = check(call, output, place, law)
                     if again is not None:
-                        found.extend(_disagreements(recording, call, value, at, again, LISTED - len(found)))
+                        found.extend(_disagreements(recording, call, value, place, again, room()))
                 continue
             for at, done in _checks(call, output, law, value.shape, sample, generator):
                 top = _count(tally, done, size if at is None else 1)
                 if top is not None and top[0] > worst[0]:
                     worst = top[0], Element(value, at if at is not None else top[1])
                 if done is not None and not np.all(done.agrees):
-                    found.extend(_disagreements(recording, call, value, at, done, LISTED - len(found)))
+                    found.extend(_disagreements(recording, call, value, at, done, room()))
     if progress is not None:
         progress(len(recording.calls), len(recording.calls), "")
     whole = Tally()

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from openheart.formula.cutting import Binding
 from openheart.formula.expr import Apply, Expr, Index, Reduce
 from openheart.formula.functions import Array
 
@@ -108,3 +109,50 @@ def folded(kind: str, values: Array, axis: int, backward: bool) -> Array:
     first = np.full(shape, empty(kind, values), dtype=np.asarray(values).dtype)
     with np.errstate(all="ignore"):
         return np.concatenate([first, FOLDS[kind].accumulate(values, axis=axis)], axis=axis)
+
+
+def matches(
+    node: Reduce, bindings: Mapping[Index, Binding]
+) -> tuple[list[tuple[Index, Expr]], Expr | None] | None:
+    """The `place(j) == i` conditions of a sum over matches, i an output index that the body ignores."""
+    if node.where is None:
+        return None
+    over = frozenset(node.over)
+    pairs: list[tuple[Index, Expr]] = []
+    rest: Expr | None = None
+    taken: set[Index] = set()
+    stack = [node.where]
+    while stack:
+        part = stack.pop()
+        if isinstance(part, Apply) and part.function == "and":
+            stack.extend(part.args)
+            continue
+        match = _match(part, over, node.body, bindings) if isinstance(part, Apply) else None
+        if match is not None and match[0] not in taken:
+            pairs.append(match)
+            taken.add(match[0])
+        else:
+            rest = part if rest is None else rest & part
+    if not pairs or (rest is not None and rest.free & taken):
+        return None
+    if any(place.free & taken for _, place in pairs):
+        return None
+    return pairs, rest
+
+
+def _match(
+    part: Apply, over: frozenset[Index], body: Expr, bindings: Mapping[Index, Binding]
+) -> tuple[Index, Expr] | None:
+    if part.function != "eq":
+        return None
+    for out, place in (part.args, part.args[::-1]):
+        if (
+            isinstance(out, Index)
+            and out not in over
+            and not isinstance(bindings.get(out), int)
+            and out not in body.free
+            and out not in place.free
+            and place.free & over
+        ):
+            return out, place
+    return None

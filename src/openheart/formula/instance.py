@@ -36,6 +36,10 @@ TERMS = 8
 """How many terms of a long sum are printed; the others are gathered in one."""
 
 
+STEPS = 24
+"""How many lines a recurrence may take; the steps before them are shown by their numbers."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Slot(Expr):
     """A number with an address: recorded (`address`), or computed by the line called `name`."""
@@ -83,8 +87,11 @@ class Instance:
     fetch: Fetch
     precision: Precision
     address: Callable[[Tensor, tuple[int, ...]], str | None]
+    outputs: frozenset[Index] = NO_INDICES
+    """The output's own index variables: a part that varies along others says at which place it is."""
     terms: int = TERMS
     lines: list[Line] = field(default_factory=list)
+    _begun: int = 0
     _named: dict[tuple[int, tuple[tuple[Index, int], ...]], Slot] = field(default_factory=dict)
     _definitions: dict[int, tuple[Any, Any]] = field(default_factory=dict)
 
@@ -111,22 +118,36 @@ class Instance:
     def value(self, node: Expr, env: Mapping[Index, int]) -> Scalar:
         """The node's float64 value at the place `env`."""
         made, _ = evaluate(node, (), self.fetch, self.precision, env, self._definitions)
-        return made.item() if isinstance(made, (np.generic, np.ndarray)) else made  # type: ignore[return-value]
+        return made.item() if isinstance(made, (np.generic, np.ndarray)) else made
 
     def _slot(self, node: Ref, env: Mapping[Index, int]) -> Slot:
         at = places(node, env, self.fetch)
         if isinstance(node.tensor, Definition):
-            where = ",".join(map(str, at))
-            return Slot(self.value(node, env), name=f"{node.tensor.name}[{where}]" if at else node.tensor.name)
+            return self._made(node.tensor, at)
         value = self.fetch(node.tensor)[at].item()
         return Slot(value, address=self.address(node.tensor, at))
+
+    def _made(self, tensor: Definition, at: tuple[int, ...]) -> Slot:
+        """An element of a tensor that the law defines: a line of its own, and the steps before it theirs."""
+        name = f"{tensor.name}[{','.join(map(str, at))}]" if at else tensor.name
+        env = dict(zip(tensor.indices, at, strict=True))
+        key = id(tensor), tuple(env.items())
+        known = self._named.get(key)
+        if known is None:
+            known = self._named[key] = Slot(self.value(tensor[at], {}), name=name)
+            if len(self.lines) + self._begun < STEPS:
+                self._begun += 1
+                instance = self.of(tensor.body, env)
+                self._begun -= 1
+                self.lines.append(Line(name, tensor.body, instance, known.value))
+        return known
 
     def _part(self, node: Named, env: Mapping[Index, int]) -> Slot:
         mine = tuple(sorted(((i, env[i]) for i in node.free if i in env), key=lambda pair: pair[0].name))
         known = self._named.get((id(node), mine))
         if known is None:
-            used = sum(1 for line in self.lines if line.name is not None and line.name.split("[")[0] == node.name)
-            name = node.name if not used else f"{node.name}[{','.join(str(v) for _, v in mine)}]"
+            inner = [str(v) for i, v in mine if i not in self.outputs]
+            name = f"{node.name}[{','.join(inner)}]" if inner else node.name
             instance = self.of(node.body, env)
             value = self.value(node.body, env)
             self.lines.append(Line(name, node.body, instance, value))
@@ -187,4 +208,4 @@ def _gathered(kind: str, others: Any) -> Scalar:
         "all": np.all,
         "rank": lambda a: np.int64(a.size),
     }
-    return folds[kind](others).item()  # type: ignore[no-any-return]
+    return folds[kind](others).item()

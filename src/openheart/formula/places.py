@@ -41,7 +41,7 @@ def place(node: Expr, env: Mapping[Index, int], fetch: Fetch) -> int:
     **Raises** `NotAPlace` when it holds anything but integer arithmetic.
     """
     if isinstance(node, Number):
-        return node.value  # type: ignore[return-value]
+        return int(node.value.real)
     if isinstance(node, Index):
         return env[node]
     if isinstance(node, Named):
@@ -49,13 +49,13 @@ def place(node: Expr, env: Mapping[Index, int], fetch: Fetch) -> int:
     if isinstance(node, Ref):
         if isinstance(node.tensor, Definition) or node.tensor.kind not in ("int", "bool"):
             raise NotAPlace
-        return fetch(node.tensor)[places(node, env, fetch)].item()  # type: ignore[no-any-return]
+        return fetch(node.tensor)[places(node, env, fetch)].item()
     if isinstance(node, Apply):
         if node.function == "where":
             return place(node.args[1 if place(node.args[0], env, fetch) else 2], env, fetch)
         found = _OPERATORS.get(node.function)
         if found is not None:
-            return found(*(place(arg, env, fetch) for arg in node.args))  # type: ignore[no-any-return]
+            return found(*(place(arg, env, fetch) for arg in node.args))
     raise NotAPlace
 
 

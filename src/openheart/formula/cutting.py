@@ -1,0 +1,59 @@
+"""Where an evaluation is cut, so that no array of it grows too large."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from openheart.formula.contract import factors_of
+from openheart.formula.expr import Expr, Index, Reduce, children
+
+Binding = int | range
+"""What an index variable is fixed to: an integer, or a range of them."""
+PEAK = 1 << 21
+"""An evaluation is cut along one index when an array of it would hold more elements than this."""
+
+
+def cut(node: Expr, indices: Sequence[Index], peak: int = PEAK) -> list[dict[Index, Binding]]:
+    """Bindings that split an evaluation along one index, so that no array holds more than `peak` elements."""
+    return _pieces(indices, _widest(node), peak)
+
+
+def _pieces(indices: Sequence[Index], widest: list[frozenset[Index]], peak: int) -> list[dict[Index, Binding]]:
+    def largest(cut: Index | None, pieces: int) -> float:
+        return max(
+            (math.prod(max(1, -(-i.extent // pieces)) if i is cut else i.extent for i in w) for w in widest),
+            default=1,
+        )
+
+    whole = largest(None, 1)
+    candidates = [i for i in indices if i.extent > 1]
+    if whole <= peak or not candidates:
+        return [{}]
+    cut = min(candidates, key=lambda i: (largest(i, i.extent), -i.extent))
+    pieces = min(cut.extent, math.ceil(whole / peak))
+    step = -(-cut.extent // pieces)
+    return [{cut: range(a, min(a + step, cut.extent))} for a in range(0, cut.extent, step)]
+
+
+def _widest(node: Expr) -> list[frozenset[Index]]:
+    """The index sets over which arrays will be made, sums of products counted by their factors."""
+    found: list[frozenset[Index]] = []
+    seen: set[int] = set()
+    stack = [node]
+    while stack:
+        here = stack.pop()
+        if id(here) in seen:
+            continue
+        seen.add(id(here))
+        found.append(here.free)
+        if isinstance(here, Reduce) and here.kind == "sum":
+            factors = factors_of(here.body)
+            if len(factors) == 1:
+                found.append(here.body.free)
+            stack.extend(factors)
+            if here.where is not None:
+                stack.append(here.where)
+        else:
+            stack.extend(children(here))
+    return found
