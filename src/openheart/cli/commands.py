@@ -28,9 +28,9 @@ def explain(
     subject, steps = _open(model, options)
     if address is None:
         return _addresses(_record(subject, steps or 0), form, output)
-    if steps is None:
-        steps = _steps_needed(address, subject)
-    ran = _record(subject, steps)
+    if options["steps"] is None:
+        steps = max(steps or 0, _steps_needed(address, subject))
+    ran = _record(subject, steps or 0)
     try:
         explanation = explain_in(ran.recording, address, depth)
     except AddressError:
@@ -83,11 +83,14 @@ def show(*, model: str, digits: int, output: str | None, **options: Any) -> int:
     subject, steps = _open(model, options)
     if steps is None:
         steps = 1 if subject.can_train else 0
-    ran = _record(subject, steps)
     from openheart.show import to_html
 
     name = "".join(c if c.isalnum() or c in "-_" else "-" for c in Path(model.split(":", maxsplit=1)[0]).stem)
     path = Path(output).expanduser() if output is not None else Path(f"openheart-{name}.html")
+    if not path.resolve().parent.is_dir():
+        reason = message("cli.error.write.folder", folder=path.parent)
+        raise Complaint(message("cli.error.write", file=path, reason=reason))
+    ran = _record(subject, steps)
     with waiting("cli.progress.writing"):
         try:
             to_html(

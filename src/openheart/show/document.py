@@ -105,13 +105,14 @@ def _head(page: _Page, title: str, story: str, audit: Any) -> str:
     told = f'<p class="oh-story">{escape(story)}</p>' if story else ""
     return (
         f'<header class="oh-title"><p class="oh-brand">openheart</p><h1>{escape(title)}</h1>{told}'
-        f'<p><a class="oh-verdict {shade}" href="#audit">{mark} {said}</a></p></header>'
+        f'<p><a class="oh-verdict {shade}" href="#section:audit">{mark} {said}</a></p></header>'
     )
 
 
 def _section(page: _Page, key: str, body: str) -> str:
     about = f'<p class="page-intro">{page.word(f"{key}.about")}</p>'
-    return f'<section class="oh-section" id="{key}"><h2>{page.word(key)}</h2>{about}{body}</section>\n'
+    heading = f"<h2>{page.word(key)}</h2>"
+    return f'<section class="oh-section" id="section:{key}">{heading}{about}{body}</section>\n'
 
 
 def _opened(page: _Page) -> str:
