@@ -41,7 +41,8 @@ def empty(kind: str, like: Array) -> Any:
 def scattered(kind: str, values: Array, places: Array, size: int) -> Array:
     """Each value folded into the place it belongs to; `places` are positions below `size`."""
     if kind in ("sum", "rank"):
-        return np.bincount(places, weights=values, minlength=size)
+        # without places NumPy counts in whole numbers, whatever the weights are
+        return np.bincount(places, weights=values, minlength=size).astype(np.float64, copy=False)
     made = np.full(size, empty(kind, values), dtype=np.asarray(values).dtype)
     FOLDS[kind].at(made, places, values)
     return made

@@ -53,19 +53,18 @@ def reduce(state: Evaluation, node: Reduce) -> tuple[Array, Error]:
     if node.kind == "product":
         if mask is not None:
             value = np.where(mask, value, 1)
+            error = None if error is None else np.where(mask, error, 0.0)
         result = np.prod(value, axis=places, keepdims=True)
         if integers([value]) and error is None:
             return result, None
-        n = math.prod(k.extent for k in node.over)
-        if mask is not None:
-            n = int(np.max(np.sum(mask, axis=places), initial=0))
+        n = terms_of(mask, places, math.prod(k.extent for k in node.over))
         wide = np.abs(value) + (0.0 if error is None else error)
 
         def multiplied(values: Array) -> Array:
             return np.prod(values, axis=places, keepdims=True)
 
         with np.errstate(all="ignore"):
-            own = multiplied(wide) * (1 + gamma(n, unit + DOUBLE_UNIT)) - np.abs(result)
+            own = multiplied(wide) * (1 + gammas(n, unit + DOUBLE_UNIT)) - np.abs(result)
             return result, settled(result, own + underflow(wide, multiplied, n, state.precision))
     if node.kind in ("max", "min"):
         worst = -np.inf if node.kind == "max" else np.inf
@@ -89,6 +88,11 @@ def reduce(state: Evaluation, node: Reduce) -> tuple[Array, Error]:
     return first_extreme(state, node.kind, value, mask, places), None
 
 
+def terms_of(mask: Array, places: tuple[int, ...], size: int) -> Array:
+    """How many terms a reduction has at each place."""
+    return np.asarray(size) if mask is None else np.count_nonzero(np.asarray(mask), axis=places, keepdims=True)
+
+
 def first_extreme(state: Evaluation, kind: str, value: Array, mask: Array | None, places: tuple[int, ...]) -> Array:
     if mask is not None:
         value = np.where(mask, value, -np.inf if kind == "argmax" else np.inf)
@@ -102,7 +106,7 @@ def first_extreme(state: Evaluation, kind: str, value: Array, mask: Array | None
 
 def over(state: Evaluation, node: Expr, over: Sequence[Index]) -> tuple[Array, Error]:
     """A node spread over the reduced axes, which it may not depend on."""
-    value, error = state.of(node)
+    value, error = state._operand(node)
     shape = list(np.shape(value)) or [1] * len(state.axes)
     for k in over:
         shape[state.axes[k]] = state._extent(k)
@@ -115,7 +119,7 @@ def summed(state: Evaluation, node: Reduce) -> tuple[Array, Error]:
     size = math.prod(state._extent(k) for k in node.body.free if k in state.axes)
     if len(factors) > 1 and size >= LARGE:
         pairs = [state._operand(f) for f in factors]
-        mask = None if node.where is None else state.of(node.where)[0]
+        mask: Array = None if node.where is None else state.of(node.where)[0]
         if mask is not None and np.ndim(mask) == 0:
             mask = np.broadcast_to(mask, [1] * len(state.axes))
         done = contract(pairs, mask, [state.axes[k] for k in node.over], [state._extent(k) for k in node.over], state.precision)
@@ -126,6 +130,7 @@ def summed(state: Evaluation, node: Reduce) -> tuple[Array, Error]:
         return looped
     places = tuple(state.axes[k] for k in node.over)
     value, error = over(state, node.body, node.over)
+    mask = None
     if node.where is not None:
         mask, doubt = over(state, node.where, node.over)
         if doubt is not None:
@@ -135,11 +140,10 @@ def summed(state: Evaluation, node: Reduce) -> tuple[Array, Error]:
     result = np.sum(value, axis=places, keepdims=True)
     if error is None and integers([value]):
         return result, None
-    n = math.prod(state._extent(k) for k in node.over)
-    if node.where is not None:
-        n = int(np.max(np.count_nonzero(np.asarray(mask), axis=places), initial=1))
+    counts = terms_of(mask, places, math.prod(state._extent(k) for k in node.over))
     with np.errstate(all="ignore"):
-        own = gamma(n - 1, state.precision.unit + DOUBLE_UNIT) * np.sum(np.abs(value), axis=places, keepdims=True)
+        own = gammas(np.maximum(counts - 1, 0), state.precision.unit + DOUBLE_UNIT)
+        own = own * np.sum(np.abs(value), axis=places, keepdims=True)
     if error is not None:
         own = own + np.sum(np.broadcast_to(error, value.shape), axis=places, keepdims=True)
     return result, settled(result, own)

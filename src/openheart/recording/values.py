@@ -76,7 +76,9 @@ class Value:
                 return data
             cache.pop("array", None)
             cache["fixed"] = self._life.fixed(self.geometry, self.version)
-            cache["data"] = data
+            # An alias with a version counter of its own: what is done to it (a planted error, say) is not
+            # taken for a program that overwrites the recorded tensor.
+            cache["data"] = data = data.data
         return data
 
     @property

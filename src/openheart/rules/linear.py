@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from openheart.formula.expr import Expr, index, total
-from openheart.formula.functions import accumulated
+from openheart.formula.functions import accumulated, computed_in
+from openheart.formula.precision import FLOAT32, Precision
 from openheart.rules.registry import rule
 
 
@@ -41,10 +42,15 @@ def baddbmm(self: Any, batch1: Any, batch2: Any, beta: Any, alpha: Any, *, at: A
 
 
 @rule("addbmm", "addbmm_")
-def addbmm(self: Any, batch1: Any, batch2: Any, beta: Any, alpha: Any, *, at: Any) -> Expr:
+def addbmm(self: Any, batch1: Any, batch2: Any, beta: Any, alpha: Any, *, at: Any, stored: Precision) -> Expr:
+    # out = β b + α Σ_b A_b B_b; in half precision the running sum is stored after every product
     i, j = at
     b, k = index("b", batch1.shape[0]), index("k", batch1.shape[2])
-    return accumulated(beta * self.broadcast(at), alpha * total((b, k), batch1[b, i, k] * batch2[b, k, j]))
+    term = batch1[b, i, k] * batch2[b, k, j]
+    if stored.unit > FLOAT32.unit:
+        products = total(b, computed_in(FLOAT32, total(k, term)))
+        return computed_in(stored, accumulated(beta * self.broadcast(at), alpha * products))
+    return accumulated(beta * self.broadcast(at), alpha * total((b, k), term))
 
 
 @rule("mv")
