@@ -12,7 +12,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test doctest lint format types arrows bench zoo weights clean
+.PHONY: help setup demo test doctest lint format types arrows docs bench zoo weights clean
 
 help:  ## list what can be made
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /  make \1\t/' | expand -t 16
@@ -55,6 +55,12 @@ types: setup  ## mypy --strict
 
 arrows: setup  ## who may import whom
 	$(BIN)/lint-imports
+
+docs: setup  ## the pages and pictures that the product makes
+	$(BIN)/python scripts/coverage.py
+	$(BIN)/python scripts/readme.py
+	$(BIN)/python scripts/architecture.py
+	$(BIN)/python scripts/pictures.py
 
 bench: setup  ## every benchmark, side by side with plain PyTorch
 	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done

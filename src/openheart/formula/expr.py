@@ -55,7 +55,8 @@ class Expr:
         return divide(other, self)
 
     def __floordiv__(self, other: Operand) -> Expr:
-        return self if is_number(other, 1) else apply("floordiv", self, other)
+        whole = is_number(other, 1) and _counts(self)
+        return self if whole else apply("floordiv", self, other)
 
     def __rfloordiv__(self, other: Operand) -> Expr:
         return apply("floordiv", other, self)
@@ -295,6 +296,18 @@ def is_number(value: Operand, equal_to: Scalar) -> bool:
     if isinstance(value, Number):
         return value.value == equal_to
     return not isinstance(value, Expr) and value == equal_to
+
+
+def _counts(node: Expr) -> bool:
+    """Whether the node is whole by its form: index variables, whole constants, and their arithmetic."""
+    if isinstance(node, Index):
+        return True
+    if isinstance(node, Number):
+        return type(node.value) is int
+    if isinstance(node, Ref):
+        return node.tensor.kind == "int"
+    arithmetic = ("add", "sub", "mul", "floordiv", "mod", "neg")
+    return isinstance(node, Apply) and node.function in arithmetic and all(map(_counts, node.args))
 
 
 def apply(function: str, *args: Operand) -> Apply:
