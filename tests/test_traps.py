@@ -136,7 +136,7 @@ def test_a_module_that_is_called_twice() -> None:
     again = rec.explain("0:2.out[0,1]")
     assert again.address == "0:2.out[0,1]"
     assert again.verdict in GOOD
-    assert dict(again.arguments)["mat1"] == "/tanh.out"
+    assert dict(again.arguments)["mat1"] == "tanh.out"
 
 
 def test_tied_weights_are_one_value_with_two_names() -> None:

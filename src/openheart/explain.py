@@ -303,7 +303,7 @@ def moved_from(recording: Recording, call: Call, output: int, index: tuple[int, 
 
 def has_own_name(recording: Recording, value: Value) -> bool:
     """Whether a value is a parameter, an input, a module's output, a gradient; not just some call's output."""
-    return "/" not in recording.name(value)
+    return recording.has_own_name(value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -331,7 +331,7 @@ class Names:
         name = self.recording.name(value)
         made = self.recording.maker(value)
         source = None
-        if "/" in name and made is not None and deep < 6 and 0 not in value.shape:
+        if not self.recording.has_own_name(value) and made is not None and deep < 6 and 0 not in value.shape:
             source = moved_from(self.recording, *made, (0,) * len(value.shape))
         if source is None or made is None:
             return name

@@ -251,3 +251,117 @@ def test_nothing_can_be_read_while_it_runs() -> None:
     assert rec.calls == []
     with pytest.raises(oh.AddressError, match="nothing was recorded"):
         rec.value("loss")
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.name)
+def test_every_name_of_a_value_with_a_gradient_has_a_twin(program: Program) -> None:
+    torch.manual_seed(3)
+    model = program.build()
+    x, y = program.data()
+    if x.is_floating_point():
+        x.requires_grad_()
+    with oh.recording(model) as rec:
+        program.run(model, x, y).backward()
+    names = rec._named.values
+    called: dict[int, set[str]] = {}
+    for name, value in names.items():
+        if not name.endswith(".after"):
+            called.setdefault(value.id, set()).add(name)
+    twins = 0
+    for group in called.values():
+        gradients = {names[f"{name}.grad"].id for name in group if f"{name}.grad" in names}
+        assert len(gradients) <= 1, group
+        if gradients:
+            assert {f"{name}.grad" for name in group} <= set(names), group
+            twins += 1
+    assert twins >= len(list(model.parameters()))
+
+
+def test_a_module_s_own_name_comes_first() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 4), nn.Linear(4, 2))
+    x = torch.randn(5, 3, requires_grad=True)
+    with oh.recording(model) as rec:
+        model(x).sum().backward()
+    gradient = rec.value("3.out.grad")
+    for name in (".out.grad", "output.grad", "3/addmm.out.grad"):
+        assert rec.value(name) is gradient
+    assert rec.name(gradient) == "3.out.grad"
+    assert rec.name(rec.value("output")) == "3.out"
+    for name in ("0.in.grad", ".in.grad"):
+        assert rec.value(name) is rec.value("input.grad")
+    assert rec.name(rec.value("0.in.grad")) == "input.grad"
+
+
+@pytest.mark.parametrize(
+    ("criterion", "target"),
+    [
+        (nn.CrossEntropyLoss(), torch.tensor([0, 1, 1])),
+        (nn.CrossEntropyLoss(weight=torch.tensor([1.0, 2.0])), torch.tensor([0, 1, 1])),
+        (nn.CrossEntropyLoss(), torch.full((3, 2), 0.5)),
+        (nn.functional.cross_entropy, torch.tensor([0, 1, 1])),
+        (nn.MSELoss(), torch.zeros(3, 2)),
+        (nn.L1Loss(), torch.zeros(3, 2)),
+        (nn.HuberLoss(), torch.zeros(3, 2)),
+        (nn.KLDivLoss(reduction="batchmean"), torch.full((3, 2), 0.5)),
+        (nn.BCEWithLogitsLoss(pos_weight=torch.tensor([1.0, 2.0])), torch.zeros(3, 2)),
+        (nn.PoissonNLLLoss(), torch.ones(3, 2)),
+        (nn.MultiLabelSoftMarginLoss(), torch.ones(3, 2)),
+        (lambda out, y: ((out - y) ** 2).mean(), torch.zeros(3, 2)),
+        (lambda out, y: nn.functional.cross_entropy(out[1:], y[1:].reshape(-1)), torch.tensor([0, 1, 1])),
+    ],
+    ids=str,
+)
+def test_what_a_loss_compares_with_is_the_target(criterion: nn.Module, target: torch.Tensor) -> None:
+    torch.manual_seed(0)
+    model = nn.Linear(4, 2)
+    with oh.recording(model) as rec:
+        for _ in range(2):
+            criterion(model(torch.randn(3, 4)), target).backward()
+            torch.optim.SGD(model.parameters(), lr=0.1).step()
+    value = rec.value("target")
+    assert torch.equal(value.data, target)
+    assert rec.name(value) == "target"
+    assert rec.value("@1 target") is value
+    assert "target_1" not in rec.addresses()
+
+
+def test_two_losses_have_two_targets() -> None:
+    model = nn.Linear(4, 2)
+    one, other = torch.zeros(3, 2), torch.tensor([0, 1, 1])
+    with oh.recording(model) as rec:
+        out = model(torch.randn(3, 4))
+        nn.functional.mse_loss(out, one) + nn.functional.cross_entropy(out, other)
+    assert torch.equal(rec.value("target").data, one)
+    assert torch.equal(rec.value("target_1").data, other)
+
+
+def test_a_function_outside_of_modules_is_called_after_itself() -> None:
+    with oh.recording() as rec:
+        x = torch.ones(2, 2) / 3
+        y = x / 2
+    assert rec.name(rec.values[-1]) == "div_1.out"
+    for address in ("div_1.out[0,1]", "/div_1.out[0,1]"):
+        element = rec.element(address)
+        assert rec.address(element) == "div_1.out[0,1]"
+        assert element.value.data.equal(y)
+    assert not rec.has_own_name(rec.values[-1])
+
+
+def test_a_module_keeps_its_name_before_a_function() -> None:
+    class Relu(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.relu = nn.ReLU()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.relu(self.relu(x) - 1) * 2
+
+    x = torch.tensor([[0.5, 3.0]])
+    rec = oh.record(Relu(), x)
+    assert rec.value("relu.out").data.equal(x)
+    assert rec.value("/relu.out").data.equal(torch.tensor([[0.0, 2.0]]))
+    assert rec.name(rec.value("/relu.out")) == "/relu.out"
+    assert rec.name(rec.value("/sub.out")) == "sub.out"
+    assert rec.has_own_name(rec.value("relu.out"))
+    assert not rec.has_own_name(rec.value("sub.out"))

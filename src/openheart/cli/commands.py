@@ -219,7 +219,9 @@ def _addresses(ran: Run, form: str, output: str | None) -> int:
     if form == "json":
         _answer(_json([{"address": a, "shape": s, "first": f} for a, s, f in rows]), output)
         return 0
-    spoken = [row for row in rows if "/" not in row[0] or row[0].startswith("loss")] or rows
+    spoken = [
+        row for row in rows if recording.has_own_name(recording.value(row[0])) or row[0].startswith("loss")
+    ] or rows
     wide = max(len(name) for name, _, _ in spoken[:LISTED])
     lines = [message("cli.addresses.title", count=len(rows)), ""]
     lines += [f"  {name:<{wide}}  {shape}" for name, shape, _ in spoken[:LISTED]]

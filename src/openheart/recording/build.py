@@ -16,6 +16,7 @@ from openheart.recording.operators import REREAD
 from openheart.recording.phases import Phases
 from openheart.recording.places import place_of
 from openheart.recording.storages import Life, Undo, geometry_of
+from openheart.recording.targets import CRITERIA, FUNCTIONAL
 from openheart.recording.ties import Ties
 from openheart.recording.values import Call, Origin, Slot, Value, values_in
 
@@ -57,6 +58,8 @@ class Facts:
         default_factory=list
     )  # step, name, leaf, gradient
     activation_grads: list[tuple[Value, Value]] = field(default_factory=list)
+    # calls that a function of torch.nn.functional made itself: whether that is a loss of (output, target)
+    criteria: dict[int, bool] = field(default_factory=dict)
 
 
 def build(log: Log) -> Facts:
@@ -163,6 +166,8 @@ class _Walk:
         call = self.add(op, name, new_args, new_kwargs, outputs, slots, phase, scope, visit,
                         place_of(code, instruction), tie)  # fmt: skip
         phases.after_call(call, reads, updates)
+        if caller is not None and caller.co_filename == FUNCTIONAL:
+            self.facts.criteria[identity] = id(caller) in CRITERIA
         if phases.is_seed and name == "ones_like" and reads and outputs:
             self.facts.seeds.append((phases.step, reads[0], outputs[0]))
         if ties.accumulates is not None and outputs:

@@ -1,8 +1,8 @@
 """What each value is called.
 
 Many names lead to a value (`0.weight`, a tied `head.weight`, `@1 0.weight`), and one of them is its canonical
-name: the first that is given here, in this order: leaves, the loss, what modules return, gradients and
-updates of parameters, functional calls, gradients of activations.
+name: the first that is given here, in this order: leaves, the loss, what modules return, updates of
+parameters, functional calls, gradients. Each name of a value whose gradient is known has its `.grad` twin.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from openheart.recording.build import Facts
+from openheart.recording.targets import targets
 from openheart.recording.values import Call, Value
 
 __all__ = ["Names", "name_values"]
@@ -17,10 +18,14 @@ __all__ = ["Names", "name_values"]
 
 @dataclass(slots=True, eq=False)
 class Names:
-    """Every name, and the canonical one of each value (by its id)."""
+    """Every name, and the canonical one of each value (by its id).
+
+    `nameless` are the values that have no name of their own: they are called after the call that made them.
+    """
 
     values: dict[str, Value] = field(default_factory=dict)
     canonical: dict[int, str] = field(default_factory=dict)
+    nameless: set[int] = field(default_factory=set)
 
     def give(self, step: int, name: str, value: Value, *, alias: bool = False) -> None:
         """Names a value; a name that is taken stays with its first owner."""
@@ -39,37 +44,44 @@ def name_values(facts: Facts) -> Names:
     _losses(facts, names)
     _module_outputs(facts, names)
     _updates(facts, names)
+    _targets(facts, names)
     _leaves(facts, names)
     for step, leaf, after in facts.leaves_after:
         if leaf.id in names.canonical:
             names.give(step, f"{_without_step(names.canonical[leaf.id])}.after", after)
     functional = _functional(facts)
     _give_functional(names, functional, backward=False)
-    tied = _tied(facts)
-    for step, given, leaf, gradient in facts.leaf_grads:
-        owner = given or names.canonical.get(leaf.id)
-        if owner is not None:  # else it is a leaf of a checkpoint's second run, inside the backward pass
-            owner = _without_step(owner)
-            names.give(step, f"{owner}.grad", gradient)
-            for other in tied.get(owner, ()):
-                names.give(step, f"{other}.grad", gradient, alias=True)
-    by_value: dict[int, list[Value]] = {}
-    for value, gradient in facts.activation_grads:
-        by_value.setdefault(value.id, []).append(gradient)
-    for name, value in list(names.values.items()):
-        for gradient in by_value.get(value.id, ()):
-            canonical = names.canonical.get(value.id) == name
-            names.give(0, f"{name}.grad", gradient, alias=not canonical)
+    _gradients(facts, names)
     _give_functional(names, functional, backward=True)
     return names
 
 
-def _tied(facts: Facts) -> dict[str, list[str]]:
-    """For each name of a parameter that has several, all of them."""
-    together: dict[tuple[int, int], list[str]] = {}
-    for step, name, value in facts.parameters:
-        together.setdefault((step, value.id), []).append(name)
-    return {name: group for group in together.values() if len(group) > 1 for name in group}
+def _gradients(facts: Facts, names: Names) -> None:
+    parameters = {name for _, name, _ in facts.parameters}
+    called: dict[int, list[str]] = {}
+    for name, value in names.values.items():
+        called.setdefault(value.id, []).append(name)
+    for step, given, leaf, gradient in facts.leaf_grads:
+        owner = given or names.canonical.get(leaf.id)
+        if owner is None:
+            continue  # it is a leaf of a checkpoint's second run, inside the backward pass
+        names.give(step, f"{_without_step(owner)}.grad", gradient)
+        for name in called.get(leaf.id, ()):
+            bare = _without_step(name)
+            here = f"@{step} {bare}" if step else bare
+            if bare in parameters or (not bare.endswith(".after") and names.values.get(here, leaf) is leaf):
+                names.give(step, f"{bare}.grad", gradient, alias=True)
+    by_value: dict[int, list[Value]] = {}
+    seeds = [(loss, seed) for _, loss, seed in facts.seeds]
+    for value, gradient in (*seeds, *facts.activation_grads):
+        by_value.setdefault(value.id, []).append(gradient)
+    for identity, gradients in by_value.items():
+        for name in called.get(identity, ()):
+            canonical = names.canonical.get(identity) == name
+            for gradient in gradients:
+                names.give(0, f"{name}.grad", gradient, alias=not canonical)
+                if canonical and identity in names.nameless:
+                    names.nameless.add(gradient.id)
 
 
 def _without_step(name: str) -> str:
@@ -142,6 +154,17 @@ def _updates(facts: Facts, names: Names) -> None:
         seen.add(name)
 
 
+def _targets(facts: Facts, names: Names) -> None:
+    given: dict[int, list[Value]] = {}
+    for step, value in targets(facts):
+        known = names.canonical.get(value.id)
+        if known is None or _without_step(known).startswith("target"):
+            here = given.setdefault(step, [])
+            if value not in here:
+                here.append(value)
+                names.give(step, f"target_{len(here) - 1}" if len(here) > 1 else "target", value)
+
+
 def _leaves(facts: Facts, names: Names) -> None:
     number = 0
     for value in facts.values:
@@ -177,4 +200,9 @@ def _where(call: Call) -> str:
 def _give_functional(names: Names, named: list[tuple[Call, str, Value]], backward: bool) -> None:
     for call, name, value in named:
         if (call.phase == "backward") is backward:
+            fresh = value.id not in names.canonical
+            if name.startswith("/"):  # in no module: `/relu.out` only where a module is called `relu`
+                names.give(call.step, name[1:], value)
             names.give(call.step, name, value)
+            if fresh and value.id in names.canonical:
+                names.nameless.add(value.id)

@@ -109,6 +109,17 @@ class Recording:
         """The canonical name of a value, without an index: `0.weight.grad`."""
         return self._named.canonical[value.id]
 
+    def has_own_name(self, value: Value) -> bool:
+        """Whether a value is a leaf, an output of a module, a gradient of one; not just what some call made.
+
+        >>> import torch, openheart as oh
+        >>> rec = oh.record(torch.nn.Linear(2, 1), torch.ones(1, 2))
+        >>> [(rec.name(value), rec.has_own_name(value)) for value in rec.values[-2:]]
+        [('t.out', False), ('.out', True)]
+        """
+        name = self._named.canonical.get(value.id)
+        return name is not None and "/" not in name and value.id not in self._named.nameless
+
     def value(self, address: str) -> Value:
         """The value with this name.
 

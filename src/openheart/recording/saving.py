@@ -258,6 +258,7 @@ def _describe(recording: Recording, places: dict[int, Any]) -> dict[str, Any]:
         ],
         "names": [[name, value.id] for name, value in names.values.items()],
         "canonical": list(names.canonical.items()),
+        "nameless": sorted(names.nameless),
     }
 
 
@@ -305,6 +306,7 @@ def _rebuild(run: dict[str, Any], table: memoryview) -> Recording:
     recording._names = Names(
         {name: facts.values[number] for name, number in run["names"]},
         dict(run["canonical"]),
+        set(run["nameless"]),
     )
     outputs = [recording._names.values.get("output")]
     recording.output = outputs[0].data if outputs[0] is not None and outputs[0].kept else None

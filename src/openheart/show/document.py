@@ -56,7 +56,7 @@ def document(
     """The whole page as HTML."""
     explained = selected(rec)
     values = list(named_values(rec))
-    own = [(name, value) for name, value in values if "/" not in name]
+    own = [(name, value) for name, value in values if rec.has_own_name(value)]
     cells = max(512, min(4096, CELLS // max(1, len(own))))
     page = _Page(rec, lang, digits, labels, explained, cells)
     scalars = sum(math.prod(v.shape) for c in rec.calls for v in c.outputs)

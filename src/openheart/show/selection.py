@@ -64,7 +64,7 @@ def _computed(rec: Recording, value: Value) -> bool:
     made = rec.maker(value)
     if made is None or not value.kept or 0 in value.shape:
         return False
-    return "/" not in rec.name(value) or moved_from(rec, *made, (0,) * len(value.shape)) is None
+    return rec.has_own_name(value) or moved_from(rec, *made, (0,) * len(value.shape)) is None
 
 
 def main_output(rec: Recording) -> Value | None:
