@@ -75,12 +75,22 @@ def test_depth_unfolds_the_inputs() -> None:
     assert not step("seed").explain("1.out[0,0]").inputs
 
 
-def test_an_optimizer_step_unfolds_its_own_calls() -> None:
+def test_an_optimizer_step_is_one_rule_in_its_own_calls() -> None:
     e = step("iris").explain("0.weight.after[2,1]")
     assert e.phase == "optimizer"
-    inner = [i.address for i in e.inputs]
-    assert inner
-    assert all("optimizer/" in address for address in inner)
+    names = [s.address for s in e.steps]
+    assert "0.weight.exp_avg.after[2,1]" in names
+    assert "0.weight.exp_avg_sq.after[2,1]" in names
+    order = [s.call.id for s in e.steps if s.call is not None]
+    assert order == sorted(order)
+    assert all(s.verdict in ("exact", "within rounding") for s in e.steps)
+    assert not e.inputs
+    deeper = step("iris").explain("0.weight.after[2,1]", depth=2)
+    assert "0.weight.grad[2,1]" in [i.address for i in deeper.inputs]
+    assert "√" in e.text()
+    quotient = e.terms[1]
+    assert len(quotient.factors) == 2
+    assert not quotient.product, "m̂/√v̂ is no product"
 
 
 @pytest.mark.parametrize(

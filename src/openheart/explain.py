@@ -29,6 +29,7 @@ from openheart.formula.expr import (
     Index,
     Leaf,
     Named,
+    Number,
     Reduce,
     Ref,
     Scalar,
@@ -62,11 +63,15 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """One contribution to a sum: its value, the numbers it is the product of, and its share of Σ|terms|."""
+    """One contribution to a sum: its value, the recorded numbers it is made of, and its share of Σ|terms|.
+
+    `product` says that it is their product (with constants), and no other function of them.
+    """
 
     value: float
     factors: tuple[tuple[str | None, Scalar], ...]
     share: float
+    product: bool = True
 
 
 @dataclass(eq=False)
@@ -157,6 +162,11 @@ class Explanation:
             if isinstance(node, Ref) and isinstance(node.tensor, Tensor) and node.tensor.key not in seen:
                 seen[node.tensor.key] = (node.tensor.name, names.tensor(node.tensor))
         return tuple(seen.values())
+
+    @cached_property
+    def steps(self) -> tuple[Explanation, ...]:
+        """For a number that an optimizer made: the calls of the same step that lead to it, in their order."""
+        return tuple(_steps(self))
 
     @cached_property
     def inputs(self) -> tuple[Explanation, ...]:
@@ -412,10 +422,11 @@ class Contributions(Sequence[Term]):
             sizes = tuple(k.extent for k in part.over)
             env.update(zip(part.over, map(int, np.unravel_index(flat, sizes)), strict=True))
         builder = Instance(self._fetch, self._precision, self._names.element, terms=TERMS)
-        factors = tuple((s.address, s.value) for s in _slots(builder.of(part.body, env)))
+        made = builder.of(part.body, env)
+        factors = tuple((s.address, s.value) for s in _slots(made))
         value = self._flat[where].item()
         share = abs(value) / self._whole if self._whole else 0.0
-        return Term(value, factors, share)
+        return Term(value, factors, share, _is_product(made))
 
 
 @dataclass(frozen=True, slots=True)
@@ -471,6 +482,12 @@ def _scaled_sum(node: Expr) -> tuple[list[Expr], Reduce | None]:
     return scale, found
 
 
+def _is_product(node: Expr) -> bool:
+    if isinstance(node, Apply):
+        return node.function in ("mul", "neg") and all(map(_is_product, node.args))
+    return isinstance(node, (Slot, Number))
+
+
 def reduced_size(node: Reduce) -> int:
     """Over how many places a reduction runs."""
     return math.prod(k.extent for k in node.over)
@@ -490,35 +507,40 @@ def _slots(node: Expr) -> list[Slot]:
     return found
 
 
-def _unfold(explanation: Explanation) -> Iterator[Explanation]:
-    """Explanations of the numbers that made this one.
+def _steps(explanation: Explanation) -> list[Explanation]:
+    """The optimizer's own calls that lead to a number, in the order in which they ran.
 
-    With depth 1 only the unnamed steps of an optimizer are unfolded: the update rule is one thing to a
-    person, however many calls a kernel makes of it.
+    An update rule is one thing to a person, however many calls a kernel makes of it.
     """
-    if explanation.call is None or explanation.law is None:
+    found: dict[str, Explanation] = {}
+    todo = [explanation]
+    while todo and explanation.phase == "optimizer" and len(found) < UNFOLDED:
+        for address in _sources(todo.pop()):
+            if address in found or address == explanation.address:
+                continue
+            inner = explain(explanation.recording, address)
+            if inner.kind == "computed" and inner.phase == "optimizer" and inner.step == explanation.step:
+                found[address] = inner
+                todo.append(inner)
+    return sorted(found.values(), key=lambda inner: inner.call.id if inner.call is not None else -1)
+
+
+def _unfold(explanation: Explanation) -> Iterator[Explanation]:
+    """Explanations of the numbers that made this one, the optimizer's own steps gone through."""
+    if explanation.depth <= 1:
         return
-    seen: set[str] = {explanation.address}
-    budget = UNFOLDED
+    own = {step.address for step in explanation.steps} | {explanation.address}
+    addresses = [a for node in (explanation, *explanation.steps) for a in _sources(node) if a not in own]
+    for address in list(dict.fromkeys(addresses))[:UNFOLDED]:
+        child = explain(explanation.recording, address, explanation.depth - 1)
+        if child.kind == "computed":
+            yield child
 
-    def rows(node: Explanation, depth: int) -> Iterator[Explanation]:
-        nonlocal budget
-        for line in node.lines:
-            for slot in _slots(line.instance):
-                address = slot.address
-                if address is None or address in seen or budget <= 0:
-                    continue
-                inner_step = node.phase == "optimizer" and "/" in address
-                if depth <= 1 and not inner_step:
-                    continue
-                seen.add(address)
-                child = explain(node.recording, address, depth if inner_step else depth - 1)
-                if child.kind != "computed":
-                    continue
-                budget -= 1
-                yield child
 
-    yield from rows(explanation, explanation.depth)
+def _sources(explanation: Explanation) -> list[str]:
+    """The addresses of the recorded numbers in an explanation's lines."""
+    found = (s.address for line in explanation.lines for s in _slots(line.instance))
+    return list(dict.fromkeys(address for address in found if address is not None))
 
 
 def _notes(explanation: Explanation) -> Iterator[Message]:

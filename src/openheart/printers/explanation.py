@@ -140,6 +140,9 @@ def _sections(explanation: Explanation, style: Style, width: int) -> Iterator[tu
     if laws:
         yield "law", [*_law(laws, style, width), *_arguments(explanation, style, width)]
         yield "numbers", [t for e in parts.numbers(explanation, style) for t in _equation(e, style, width)]
+    taken = parts.steps(explanation, style)
+    if taken:
+        yield "steps", [t for e, step in taken for t in _step(e, step, style, width)]
     rows, more = parts.contributions(explanation)
     if rows:
         yield "contributions", _contributions(rows, more, style, width)
@@ -171,6 +174,12 @@ def _equation(e: Equation, style: Style, width: int) -> Iterator[Text]:
         lines = [first, *later]
     for n, line in enumerate(lines):
         yield Text.assemble(" " * hang if n else "", *(_painted(p) for p in line))
+
+
+def _step(e: Equation, step: Explanation, style: Style, width: int) -> Iterator[Text]:
+    *lines, last = _equation(e, style, width - 2)
+    yield from lines
+    yield Text.assemble(last, " ", (parts.verdict(step, style.lang)[1], SHADES[step.verdict]))
 
 
 def _consumed(run: Sequence[Piece], line: Sequence[Piece]) -> int:
@@ -223,7 +232,7 @@ def _contributions(rows: Sequence[parts.Contribution], more: int, style: Style, 
 def _factors(row: parts.Contribution, lang: str) -> Text:
     made = Text(message("kind.constant", lang) if not row.factors else "", SHADES["faint"])
     for n, (address, value) in enumerate(row.factors):
-        made.append(" · " if n else "", SHADES["operator"])
+        made.append((" · " if row.product else ", ") if n else "", SHADES["operator"])
         made.append(
             address if address is not None else shown(value).text(), SHADES["address" if address else ""]
         )

@@ -70,6 +70,9 @@ def _sections(explanation: Explanation, style: Style) -> Iterator[tuple[str, str
             + _arguments(explanation, style),
         )
         yield "numbers", "".join(_line(e, style) for e in parts.numbers(explanation, style))
+    taken = parts.steps(explanation, style)
+    if taken:
+        yield "steps", "".join(_line(e, style, checked=step) for e, step in taken)
     rows, more = parts.contributions(explanation)
     if rows:
         yield "contributions", _terms(rows, more, style)
@@ -103,12 +106,16 @@ def value(number: Scalar, style: Style, address: str | None = None) -> str:
     return f'<span class="oh-number" title="{escape(title, quote=True)}"{slot}>{escape(text)}</span>'
 
 
-def _line(e: Equation, style: Style, *, named: bool = False) -> str:
+def _line(e: Equation, style: Style, *, named: bool = False, checked: Explanation | None = None) -> str:
     terms = list(_broken([e.left, *e.tail], style))
     drawn = "\u200b".join(
         f'<math displaystyle="true">{"".join(mathml(b, style) for b in term)}</math>' for term in terms
     )
-    return f'<div class="oh-line {"oh-named" if named else "oh-sum"}">{drawn}</div>'
+    end = ""
+    if checked is not None:
+        word, mark, _ = parts.verdict(checked, style.lang)
+        end = f' <span class="oh-mark {SHADES[checked.verdict]}" title="{escape(word, quote=True)}">{mark}</span>'
+    return f'<div class="oh-line {"oh-named" if named else "oh-sum"}">{drawn}{end}</div>'
 
 
 def _broken(boxes: Sequence[Box], style: Style) -> Iterator[list[Box]]:
@@ -141,7 +148,7 @@ def _terms(rows: Sequence[parts.Contribution], more: int, style: Style) -> str:
 
 
 def _term(row: parts.Contribution, style: Style) -> str:
-    names = " · ".join(
+    names = (" · " if row.product else ", ").join(
         _address(address) if address is not None else value(number, style) for address, number in row.factors
     )
     if not row.factors:

@@ -69,6 +69,11 @@ def explanation_dict(explanation: Explanation, digits: int = DIGITS) -> dict[str
         },
         "law": _law(explanation),
         "lines": [_line(line, digits) for line in explanation.lines],
+        "steps": [
+            {"line": _line(line, digits), "verdict": step.verdict}
+            for step in explanation.steps
+            for line in step.lines[-1:]
+        ],
         "contributions": {"terms": [_contribution(row) for row in rows], "more": more},
         "sources": [{"address": a, "value": number(v)} for a, v in parts.sources(explanation).items()],
         "notes": [{"key": note.key, "params": dict(note.params)} for note in explanation.notes],

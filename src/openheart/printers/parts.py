@@ -105,6 +105,11 @@ def numbers(explanation: Explanation, style: Style) -> list[Equation]:
     ]
 
 
+def steps(explanation: Explanation, style: Style) -> list[tuple[Equation, Explanation]]:
+    """The optimizer's calls that lead to the number, each with its numbers."""
+    return [(e, step) for step in explanation.steps for e in numbers(step, style)[-1:]]
+
+
 def equation(line: Line, style: Style, address: str | None = None) -> Equation:
     """One line of an instance, with its honest relation; `address` is set for the explained number itself."""
     left: Box = Mark(address, "address") if address is not None else part_name(line.name or "")
@@ -147,10 +152,11 @@ def sources(explanation: Explanation) -> dict[str, Scalar]:
 
 @dataclass(frozen=True, slots=True)
 class Contribution:
-    """One term of the sum: its value, what it is the product of, its share, and its bar from −1 to 1."""
+    """One term of the sum: its value, the numbers it is made of, its share, and its bar from −1 to 1."""
 
     value: float
     factors: tuple[tuple[str | None, Scalar], ...]
+    product: bool
     share: float
     bar: float
 
@@ -166,7 +172,11 @@ def contributions(explanation: Explanation) -> tuple[list[Contribution], int]:
     unit = largest if largest and math.isfinite(largest) else 1.0
     rows = [
         Contribution(
-            t.value, tuple(t.factors), t.share, _clipped(t.value / unit) if not math.isnan(t.value) else 0.0
+            t.value,
+            tuple(t.factors),
+            t.product,
+            t.share,
+            _clipped(t.value / unit) if not math.isnan(t.value) else 0.0,
         )
         for t in top
     ]
