@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -79,6 +81,9 @@ def variant(name: str, work: str, model: nn.Module, x: Tensor) -> Callable[[], A
     def torchlens() -> Any:
         import torchlens as tl
 
+        warnings.filterwarnings(
+            "ignore", module="contextlib|torchlens"
+        )  # what it cannot follow; once is enough
         options = tl.options.CaptureOptions(save_arg_values=True, save_grads=optimizer is not None)
         if optimizer is None:
             with torch.no_grad():
@@ -181,6 +186,7 @@ def main() -> None:
     rows = []
     for name in given.models:
         for work, title in WORK.items():
+            print(f"{TITLES[name]}: {title} …", file=sys.stderr)
             if given.quick:
                 taken, peaks = timed(name, work, 1, not given.no_torchlens), {}
             else:

@@ -70,6 +70,7 @@ def forward(name: str, rounds: int) -> dict[str, float]:
 def forwards(models: list[str], rounds: int, quick: bool) -> None:
     rows = []
     for name in models:
+        print(f"{TITLES[name]} …", file=sys.stderr)
         with tempfile.TemporaryDirectory() as cache:
             arguments = ("--rounds", str(rounds), "--child", name)
             cold = in_new_process(__file__, *arguments, OPENHEART_CACHE=cache)
@@ -124,6 +125,7 @@ def steps(quick: bool) -> None:
         makers.update({f"{name} (small)": lambda name=name: train_step(name) for name in ARCHITECTURES})
     rows = []
     for name, make in makers.items():
+        print(f"{name} …", file=sys.stderr)
         rec = make()
         rec.verify()
         audit: list[Any] = []
