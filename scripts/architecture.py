@@ -1,6 +1,6 @@
 """Draw docs/architecture.svg from the imports as they are: a room a box, an arrow an import.
 
-    python scripts/architecture.py
+python scripts/architecture.py
 """
 
 from __future__ import annotations
@@ -69,10 +69,10 @@ def svg(found: dict[str, set[str]]) -> str:
         "@media(prefers-color-scheme:dark){text{fill:#e6ebf5}rect{fill:#1c2230;stroke:#5d6b85}}"
     )
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}">',
         f"<title>openheart: who imports whom</title><style>{style}</style>",
-        '<defs><marker id="a" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
-        '<path d="M0 0 8 4 0 8" style="fill:#8d9ab0;stroke:none"/></marker></defs>',
+        '<defs><marker id="a" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7"',
+        'orient="auto"><path d="M0 0 8 4 0 8" style="fill:#8d9ab0;stroke:none"/></marker></defs>',
     ]
     for room, targets in sorted(found.items()):
         x, y = place[room]

@@ -1,7 +1,7 @@
 """Write docs/COVERAGE.md from the rulebook: every operator that has a law, and what its law states.
 
-    python scripts/coverage.py            write the page
-    python scripts/coverage.py --check    exit with 1 when the page is not what the rulebook says
+python scripts/coverage.py            write the page
+python scripts/coverage.py --check    exit with 1 when the page is not what the rulebook says
 """
 
 from __future__ import annotations
@@ -18,18 +18,21 @@ PAGE = Path(__file__).parent.parent / "docs" / "COVERAGE.md"
 def page() -> str:
     """The page's text."""
     rows: dict[str, dict[str, list[tuple[str, str, str]]]] = defaultdict(lambda: defaultdict(list))
-    for (key, output), rule in sorted(registry.all_rules().items(), key=lambda row: (row[0][0], str(row[0][1]))):
+    for (key, output), rule in sorted(
+        registry.all_rules().items(), key=lambda row: (row[0][0], str(row[0][1]))
+    ):
         namespace, name, overload = key.split(".", 2)
         shown = name if namespace == "aten" else f"{namespace}.{name}"
         rows[rule.source.rsplit(".py", 1)[0]][shown].append((overload, str(output), rule.source))
     overloads = {key for key, _ in registry.all_rules()}
+    operators = {key.rsplit(".", 1)[0] for key in overloads}
+    count = f"{len(overloads)} overloads of {len(operators)} operators have a law"
     lines = [
         "# What the rulebook covers",
         "",
-        f"{len(overloads)} overloads of {len({k.rsplit('.', 1)[0] for k in overloads})} operators have a law; "
-        f"{len(registry.all_rules())} outputs in all. Made by `python scripts/coverage.py`; do not edit by hand.",
+        f"{count}; {len(registry.all_rules())} outputs in all. Made by `make docs`; do not edit by hand.",
         "",
-        "A call of an operator that is not here is *opaque*: it is recorded, shown as such, and counted as such.",
+        "A call of an operator that is not here is *opaque*: it is recorded, shown and counted as such.",
         "",
     ]
     for family in sorted(rows):

@@ -57,10 +57,14 @@ def training_step(name: str) -> Any:
 
 def terminal(name: str, shown: Any, width: int = 100) -> None:
     """What the terminal shows, as SVG."""
-    console = Console(record=True, width=width, file=io.StringIO(), force_terminal=True, color_system="truecolor")
+    console = Console(
+        record=True, width=width, file=io.StringIO(), force_terminal=True, color_system="truecolor"
+    )
     console.print(shown)
     svg = console.export_svg(code_format=FRAME, unique_id=name)
-    (FOLDER / f"{name}.svg").write_text("\n".join(line.rstrip() for line in svg.splitlines()) + "\n", encoding="utf-8")
+    (FOLDER / f"{name}.svg").write_text(
+        "\n".join(line.rstrip() for line in svg.splitlines()) + "\n", encoding="utf-8"
+    )
     print(f"wrote {name}.svg")
 
 

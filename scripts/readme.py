@@ -1,7 +1,7 @@
 """Fill in what README.md and README.es.md say that the product prints.
 
-    python scripts/readme.py            write
-    python scripts/readme.py --check    exit with 1 when they say something else
+python scripts/readme.py            write
+python scripts/readme.py --check    exit with 1 when they say something else
 """
 
 from __future__ import annotations

@@ -16,7 +16,10 @@ SECRET = re.compile(r"/(?:work|root|home)/|https?://(?!semver\.org)[^\s)\"']*(?:
 @pytest.mark.parametrize("script", ["readme.py", "coverage.py"])
 def test_made_pages_are_fresh(script: str) -> None:
     done = subprocess.run(
-        [sys.executable, str(ROOT / "scripts" / script), "--check"], capture_output=True, text=True, check=False
+        [sys.executable, str(ROOT / "scripts" / script), "--check"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tests.test_explain import step
 
 import openheart as oh
 from openheart.formula import loops
 from openheart.patients import patients
 from openheart.verify import verify
-from tests.test_explain import step
 
 
 @pytest.mark.parametrize("who", [p.name for p in patients()])

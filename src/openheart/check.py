@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from openheart.formula import loops
-from openheart.formula.cutting import Binding, cut
+from openheart.formula.cutting import cut
 from openheart.formula.evaluate import NoLaw, evaluate, evaluate_all, gather, prepared
-from openheart.formula.expr import Index, Ref, Tensor
+from openheart.formula.expr import Binding, Index, Ref, Tensor
 from openheart.formula.precision import DOUBLE_UNIT, Precision
 from openheart.rules.registry import Law, format_of, law_of
 
@@ -66,7 +66,9 @@ def fetcher(call: Call) -> Callable[[Tensor], Any]:
     return fetch
 
 
-def check(call: Call, output: int = 0, at: tuple[int, ...] | None = None, law: Law | None = None) -> Check | None:
+def check(
+    call: Call, output: int = 0, at: tuple[int, ...] | None = None, law: Law | None = None
+) -> Check | None:
     """Check one output of a call, all of it or the element `at`; None when the call is opaque.
 
     Opaque means: the rulebook has no law for it, or the law reaches a number that nobody computed
@@ -183,15 +185,23 @@ def judge(law: Law, recorded: Any, computed: Any, bound: Any, target: Precision 
         rounded = _rounded(computed, target)
         same = (wide == rounded) | (_isnan(wide) & _isnan(rounded))
         if target is None:
-            return Check(law, wide, computed, bound, same, same | (np.abs(_float(wide) - _float(computed)) <= bound))
+            return Check(
+                law, wide, computed, bound, same, same | (np.abs(_float(wide) - _float(computed)) <= bound)
+            )
         size = np.abs(computed)
         representable = (computed == rounded) | _isnan(computed)
         if target.unit > law.precision.unit:
-            bound = np.where((bound == 0) & representable, 0.0, bound + target.unit * size + target.tiny * target.unit)
+            bound = np.where(
+                (bound == 0) & representable, 0.0, bound + target.unit * size + target.tiny * target.unit
+            )
         else:
-            bound = np.where((bound == 0) & ~representable, target.unit * size + target.tiny * target.unit, bound)
+            bound = np.where(
+                (bound == 0) & ~representable, target.unit * size + target.tiny * target.unit, bound
+            )
         # A finite number too large for the dtype is recorded as an infinity of its sign.
-        overflown = np.isinf(wide) & (size + bound >= target.largest) & ~(np.real(wide) * np.real(computed) < 0)
+        overflown = (
+            np.isinf(wide) & (size + bound >= target.largest) & ~(np.real(wide) * np.real(computed) < 0)
+        )
         agrees = same | (np.abs(wide - computed) <= bound) | overflown
     return Check(law, wide, computed, bound[()] if isinstance(bound, np.ndarray) else bound, same, agrees)
 

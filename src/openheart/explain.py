@@ -1,12 +1,12 @@
 """Explanations: how one recorded number was made, and whether it is what its law says.
 
-    >>> import openheart as oh
-    >>> from openheart.patients import patient
-    >>> hand = patient("hand")
-    >>> rec = oh.record(hand.build(), *hand.inputs())
-    >>> e = rec.explain("1.out[0,0]")
-    >>> e.value, e.computed, e.verdict
-    (8.0, 8.0, 'exact')
+>>> import openheart as oh
+>>> from openheart.patients import patient
+>>> hand = patient("hand")
+>>> rec = oh.record(hand.build(), *hand.inputs())
+>>> e = rec.explain("1.out[0,0]")
+>>> e.value, e.computed, e.verdict
+(8.0, 8.0, 'exact')
 """
 
 from __future__ import annotations
@@ -175,7 +175,7 @@ class Explanation:
 
     @cached_property
     def unfolding(self) -> Unfolding | None:
-        """For an opaque number: PyTorch's own decomposition of its call, recorded; None where there is none."""
+        """For an opaque number: PyTorch's own decomposition of its call; None where there is none."""
         return None if self.verdict != "opaque" or self.call is None else unfold(self.call)
 
     @cached_property
@@ -227,7 +227,7 @@ class Explanation:
     def _repr_latex_(self) -> str:
         return f"$$\n{self.latex()}\n$$"
 
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
+    def _repr_mimebundle_(self, **_asked: Any) -> dict[str, Any]:
         return {
             "text/plain": self.text(),
             "text/html": self.html(),
@@ -247,21 +247,41 @@ def explain(recording: Recording, address: str | Element, depth: int = 1) -> Exp
     made = made_by(recording, element)
     if made is None:
         kind: ExplanationKind = element.value.origin if element.value.origin != "call" else "constant"
-        return Explanation(recording, element, shown, value, value, 0.0, "exact", kind, None, 0, None, element.index, depth)
+        return Explanation(
+            recording, element, shown, value, value, 0.0, "exact", kind, None, 0, None, element.index, depth
+        )
     call, output, at = made
     law = law_at(recording, call, output)
     if law is None:
-        return Explanation(recording, element, shown, value, None, None, "opaque", "opaque", call, output, None, at, depth)
+        return Explanation(
+            recording, element, shown, value, None, None, "opaque", "opaque", call, output, None, at, depth
+        )
     leaf = law.expr
     if isinstance(leaf, Leaf):
-        return Explanation(recording, element, shown, value, value, 0.0, "exact", leaf.kind, call, output, None, at, depth)
+        return Explanation(
+            recording, element, shown, value, value, 0.0, "exact", leaf.kind, call, output, None, at, depth
+        )
     done = check(call, output, at, law)
     if done is None:  # the law reaches a random draw at this place
-        return Explanation(recording, element, shown, value, value, 0.0, "exact", "random", call, output, None, at, depth)
+        return Explanation(
+            recording, element, shown, value, value, 0.0, "exact", "random", call, output, None, at, depth
+        )
     verdict = done.verdict()
     computed = done.computed.item() if isinstance(done.computed, np.generic) else done.computed
     return Explanation(
-        recording, element, shown, value, computed, float(done.bound), verdict, "computed", call, output, law, at, depth
+        recording,
+        element,
+        shown,
+        value,
+        computed,
+        float(done.bound),
+        verdict,
+        "computed",
+        call,
+        output,
+        law,
+        at,
+        depth,
     )
 
 
@@ -312,7 +332,7 @@ def moved_from(recording: Recording, call: Call, output: int, index: tuple[int, 
 
 
 def has_own_name(recording: Recording, value: Value) -> bool:
-    """Whether a value is a parameter, an input, a module's output, a gradient; not just some call's output."""
+    """Whether a value is a parameter, an input, a module's output, a gradient: not just a call's output."""
     return recording.has_own_name(value)
 
 
@@ -357,7 +377,8 @@ class Contributions(Sequence[Term]):
     """The contributions to one number, sorted by size; a term's addresses are looked up when it is read."""
 
     def __init__(self, explanation: Explanation) -> None:
-        assert explanation.law is not None and explanation.call is not None
+        assert explanation.law is not None
+        assert explanation.call is not None
         self._names = Names(explanation.recording, explanation.call)
         self._fetch = fetcher(explanation.call)
         self._precision = explanation.law.precision
@@ -393,11 +414,15 @@ class Contributions(Sequence[Term]):
         inner = frozenset(reduced.over)
         outer = {i: v for i, v in env.items() if i not in inner}
         sizes = tuple(k.extent for k in reduced.over)
-        values, _ = evaluate(reduced.body, reduced.over, self._fetch, self._precision, outer, self._definitions)
+        values, _ = evaluate(
+            reduced.body, reduced.over, self._fetch, self._precision, outer, self._definitions
+        )
         values = np.broadcast_to(values, sizes).reshape(-1)
         places_ = None
         if reduced.where is not None:
-            holds, _ = evaluate(reduced.where, reduced.over, self._fetch, self._precision, outer, self._definitions)
+            holds, _ = evaluate(
+                reduced.where, reduced.over, self._fetch, self._precision, outer, self._definitions
+            )
             places_ = np.flatnonzero(np.broadcast_to(holds, sizes))
             values = values[places_]
         return _Part(np.asarray(factor * values), places_, reduced.body, outer, reduced.over)
@@ -551,7 +576,11 @@ def _notes(explanation: Explanation) -> Iterator[Message]:
         yield Message("note.given", {"kind": explanation.kind})
     if explanation.kind == "opaque" and explanation.unfolding is not None:
         other = explanation.unfolding.outputs
-        if explanation.output < len(other) and explanation.at and other[explanation.output].ndim == len(explanation.at):
+        if (
+            explanation.output < len(other)
+            and explanation.at
+            and other[explanation.output].ndim == len(explanation.at)
+        ):
             steps = len(explanation.unfolding.recording.calls)
             number = other[explanation.output][explanation.at].item()
             yield Message("note.unfolded", {"value": number, "recorded": explanation.value, "steps": steps})
@@ -564,7 +593,12 @@ def _notes(explanation: Explanation) -> Iterator[Message]:
         name = explanation.recording.name(forward.outputs[0]) if forward.outputs else forward.name
         yield Message(
             "note.chain_rule",
-            {"address": explanation.address, "forward": forward.name, "where": name, "source": forward.source or ""},
+            {
+                "address": explanation.address,
+                "forward": forward.name,
+                "where": name,
+                "source": forward.source or "",
+            },
         )
     if call.phase == "optimizer":
         yield Message("note.update", {"address": explanation.address, "operator": explanation.operator})

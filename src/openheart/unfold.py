@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Unfolding:
-    """The decomposition of one call: its recording, and the values there that answer to the call's outputs."""
+    """The decomposition of one call: its recording, and what it made of the call's outputs."""
 
     recording: Recording
     outputs: tuple[torch.Tensor, ...]

@@ -1,11 +1,11 @@
 """The audit: every scalar of a run held against its law.
 
-    >>> import openheart as oh
-    >>> from openheart.patients import patient
-    >>> seed = patient("seed")
-    >>> audit = oh.record(seed.build(), *seed.inputs()).verify()
-    >>> audit.ok, audit.disagree, audit.opaque
-    (True, 0, 0)
+>>> import openheart as oh
+>>> from openheart.patients import patient
+>>> seed = patient("seed")
+>>> audit = oh.record(seed.build(), *seed.inputs()).verify()
+>>> audit.ok, audit.disagree, audit.opaque
+(True, 0, 0)
 """
 
 from __future__ import annotations
@@ -196,7 +196,11 @@ def _checks(
     size = math.prod(shape)
     if sample is None or sample >= size:
         return [(None, check(call, output, None, law))]
-    drawn = generator.choice(size, sample, replace=False) if size < 1 << 16 else generator.integers(0, size, sample)
+    drawn = (
+        generator.choice(size, sample, replace=False)
+        if size < 1 << 16
+        else generator.integers(0, size, sample)
+    )
     places = [tuple(map(int, np.unravel_index(int(p), shape))) for p in drawn]
     return [(at, check(call, output, at, law)) for at in places]
 

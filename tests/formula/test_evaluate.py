@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from tests.formula.formulas import COLUMNS, ROWS, formulas, numbers
 from tests.formula.naive import Naive
 
-from openheart.formula import reduce
+from openheart.formula import loops, reduce
+from openheart.formula.cutting import cut
 from openheart.formula.evaluate import NoLaw, evaluate, evaluate_all
 from openheart.formula.expr import Leaf, Number, Tensor, index, named, recurrence, total, where
 from openheart.formula.functions import computed_in, double, exp
@@ -185,3 +186,29 @@ def test_places_outside_are_not_read_and_leaves_have_no_law():
     assert value.tolist() == [0, 1, 2, -1, -1]
     with pytest.raises(NoLaw, match="random"):
         evaluate(Leaf("random") + 1, (), lambda _: None, FLOAT32)
+
+
+@pytest.mark.skipif(not loops.available(), reason="Numba is not installed")
+def test_loops_compute_in_float64():
+    # a product of float32 numbers, read by a loop, is not rounded to float32 on its way
+    draw = np.random.default_rng(3)
+    arrays = {
+        "x": draw.normal(size=(300, 200)).astype(np.float32),
+        "y": draw.normal(size=300).astype(np.float32),
+    }
+    x, y = Tensor("x", (300, 200), "float", ("x", None)), Tensor("y", (300,), "float", ("y", None))
+    i, j, k = index("i", 300), index("j", 200), index("k", 200)
+    node = x[i, j] * y[i] * y[i] + x[i, j] * total(k, x[i, k]) * y[i]
+    value, _ = evaluate(node, (i, j), fetcher(arrays), FLOAT32)
+    a, b = (arrays[name].astype(np.float64) for name in "xy")
+    expected = a * b[:, None] ** 2 + a * a.sum(1, keepdims=True) * b[:, None]
+    np.testing.assert_allclose(value, expected, rtol=1e-12, atol=1e-13)
+
+
+def test_a_scatter_is_not_cut_by_what_it_never_holds():
+    # 6 million pairs of a source and an output, but one pass over 2,500 sources
+    n, i, j, k = Tensor("n", (2500,), "int", ("n", None)), index("i", 50), index("j", 50), index("k", 2500)
+    node = total(k, Number(1.0), where=(n[k] // 50 == i) & (n[k] % 50 == j))
+    assert len(cut(node, (i, j))) == 1
+    value, _ = evaluate_all(node, (i, j), lambda _: np.arange(2500)[::-1], FLOAT32)
+    assert np.all(value == 1)

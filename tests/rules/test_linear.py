@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tests.rules.harness import audit
 from torch import Tensor
 
 from openheart.check import check
 from openheart.record import recording
-from tests.rules.harness import audit
 
 aten = torch.ops.aten
 FLOATS = [torch.float32, torch.float64, torch.bfloat16]

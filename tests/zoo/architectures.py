@@ -83,7 +83,9 @@ def resnet() -> tuple[torch.nn.Module, Inputs]:
 def convnext() -> tuple[torch.nn.Module, Inputs]:
     from transformers import ConvNextConfig, ConvNextForImageClassification
 
-    config = ConvNextConfig(hidden_sizes=[8, 16], depths=[1, 1], num_labels=2, num_stages=2, drop_path_rate=0.1)
+    config = ConvNextConfig(
+        hidden_sizes=[8, 16], depths=[1, 1], num_labels=2, num_stages=2, drop_path_rate=0.1
+    )
     return ConvNextForImageClassification(config), _image()
 
 

@@ -35,9 +35,13 @@ def factors_of(node: Expr) -> list[Expr]:
 
 
 def contract(
-    factors: Sequence[Pair], mask: Array | None, over: Sequence[int], extents: Sequence[int], precision: Precision
+    factors: Sequence[Pair],
+    mask: Array | None,
+    over: Sequence[int],
+    extents: Sequence[int],
+    precision: Precision,
 ) -> Pair | None:
-    """Σ over the axes `over` of the product of `factors`, with its error; None when no matrix product fits."""
+    """Σ over the axes `over` of the product of `factors`, with its error; None when none fits."""
     pairs = [(np.asarray(v), e) for v, e in factors]
     rank = max((v.ndim for v, _ in pairs), default=0)
     if rank == 0 or any(np.iscomplexobj(v) for v, _ in pairs):
@@ -52,7 +56,7 @@ def contract(
     if mask is not None:
         inside = _masked(inside, mask)
     while len(inside) > 2:
-        inside = _merge_closest(inside, unit)
+        inside = _merge_closest(inside)
     for axis, extent in zip(over, extents, strict=True):
         if all(v.shape[axis] == 1 for v, _ in inside) and extent != 1:
             return None
@@ -119,9 +123,11 @@ def _masked(inside: list[Pair], mask: Array) -> list[Pair]:
     return [*inside[:best], done, *inside[best + 1 :]]
 
 
-def _merge_closest(inside: list[Pair], unit: float) -> list[Pair]:
+def _merge_closest(inside: list[Pair]) -> list[Pair]:
     pairs = [(p, q) for p in range(len(inside)) for q in range(p + 1, len(inside))]
-    p, q = min(pairs, key=lambda pq: math.prod(np.broadcast_shapes(inside[pq[0]][0].shape, inside[pq[1]][0].shape)))
+    p, q = min(
+        pairs, key=lambda pq: math.prod(np.broadcast_shapes(inside[pq[0]][0].shape, inside[pq[1]][0].shape))
+    )
     (a, ea), (b, eb) = inside[p], inside[q]
     value = a * b
     error: Error = None
@@ -147,9 +153,8 @@ def _product(a: Array, b: Array, over: Sequence[int]) -> Array:
     columns = [x for x in rest if a.shape[x] == 1 and b.shape[x] != 1]
     if rows and columns and min(columns) < min(rows):  # the result then lies in the order of its axes
         a, b, rows, columns = b, a, columns, rows
-    ones = [x for x in rest if a.shape[x] == 1 and b.shape[x] == 1] + [x for x in over if a.shape[x] == 1]
-    left = _laid(a, batch, rows, summed, ones + columns)
-    right = _laid(b, batch, summed, columns, ones + rows)
+    left = _laid(a, batch, rows, summed)
+    right = _laid(b, batch, summed, columns)
     result = np.matmul(left, right)
     order = batch + rows + columns
     shape = [a.shape[x] for x in batch] + [a.shape[x] for x in rows] + [b.shape[x] for x in columns]
@@ -158,7 +163,7 @@ def _product(a: Array, b: Array, over: Sequence[int]) -> Array:
     return result.transpose(np.argsort(places))
 
 
-def _laid(a: Array, batch: list[int], first: list[int], second: list[int], rest: list[int]) -> Array:
+def _laid(a: Array, batch: list[int], first: list[int], second: list[int]) -> Array:
     used = batch + first + second
     others = [x for x in range(a.ndim) if x not in used]
     moved = a.transpose(used + others)

@@ -6,10 +6,9 @@ import math
 from collections.abc import Sequence
 
 from openheart.formula.contract import factors_of
-from openheart.formula.expr import Expr, Index, Reduce, children
+from openheart.formula.expr import Binding, Expr, Index, Reduce, children
+from openheart.formula.folds import FOLDS, matches
 
-Binding = int | range
-"""What an index variable is fixed to: an integer, or a range of them."""
 PEAK = 1 << 21
 """An evaluation is cut along one index when an array of it would hold more elements than this."""
 
@@ -19,7 +18,9 @@ def cut(node: Expr, indices: Sequence[Index], peak: int = PEAK) -> list[dict[Ind
     return _pieces(indices, _widest(node), peak)
 
 
-def _pieces(indices: Sequence[Index], widest: list[frozenset[Index]], peak: int) -> list[dict[Index, Binding]]:
+def _pieces(
+    indices: Sequence[Index], widest: list[frozenset[Index]], peak: int
+) -> list[dict[Index, Binding]]:
     def largest(cut: Index | None, pieces: int) -> float:
         return max(
             (math.prod(max(1, -(-i.extent // pieces)) if i is cut else i.extent for i in w) for w in widest),
@@ -47,7 +48,14 @@ def _widest(node: Expr) -> list[frozenset[Index]]:
             continue
         seen.add(id(here))
         found.append(here.free)
-        if isinstance(here, Reduce) and here.kind == "sum":
+        scattered = matches(here, {}) if isinstance(here, Reduce) and here.kind in FOLDS else None
+        if isinstance(here, Reduce) and scattered is not None:
+            # One pass over the sources: the places are never held against every output.
+            pairs, rest = scattered
+            parts = [here.body, *(place for _, place in pairs), *(() if rest is None else (rest,))]
+            found.append(frozenset[Index]().union(*(part.free for part in parts)))
+            stack.extend(parts)
+        elif isinstance(here, Reduce) and here.kind == "sum":
             factors = factors_of(here.body)
             if len(factors) == 1:
                 found.append(here.body.free)

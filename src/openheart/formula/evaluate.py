@@ -19,9 +19,10 @@ from typing import Any
 import numpy as np
 
 from openheart.formula import loops
-from openheart.formula.cutting import PEAK, Binding, cut
+from openheart.formula.cutting import PEAK, cut
 from openheart.formula.expr import (
     Apply,
+    Binding,
     Definition,
     Expr,
     Index,
@@ -42,9 +43,11 @@ from openheart.formula.rounding import exact_error, inexact, integers, plus, rou
 from openheart.formula.strided import strided
 
 Fetch = Callable[[Tensor], Any]
-TRUTHS = COMPARISONS | {"and", "or", "xor", "not", "bool", "where", "max", "min", "add", "mul"} | {
-    "bitand", "bitor", "bitxor", "bitnot"
-}
+TRUTHS = (
+    COMPARISONS
+    | {"and", "or", "xor", "not", "bool", "where", "max", "min", "add", "mul"}
+    | {"bitand", "bitor", "bitxor", "bitnot"}
+)
 """The functions that take truth values as they are; the others count them as 0 and 1."""
 
 
@@ -93,7 +96,7 @@ class Evaluation:
         raise TypeError(f"not a formula: {node!r}")
 
     def _shadowed(self, node: Reduce, hidden: Sequence[Index]) -> tuple[Array, Error]:
-        """A reduction over an index variable that is fixed outside of it: inside, it runs over its range again."""
+        """A reduction over an index variable that is fixed outside: inside, it runs over its range again."""
         outer = {i: b for i, b in self.bindings.items() if all(i is not k for k in hidden)}
         free = sorted((i for i in node.free if i in self.axes), key=self.axes.__getitem__)
         value, error = evaluate(node, free, self.fetch, self.precision, outer, self.definitions)
@@ -178,7 +181,9 @@ class Evaluation:
         if known is not None:
             return known
         if made.order == "any":
-            result = evaluate(made.body, made.indices, self.fetch, self.precision, definitions=self.definitions)
+            result = evaluate(
+                made.body, made.indices, self.fetch, self.precision, definitions=self.definitions
+            )
             value, error = np.asarray(result[0]), np.asarray(result[1])
             known = value, error if np.any(error) else None  # integers that a law makes are indices: exact
         else:
@@ -197,7 +202,12 @@ class Evaluation:
                 first, *others = member.indices
                 value, error = self.definitions[id(member)]
                 value[t], error[t] = evaluate(
-                    member.body, tuple(others), self.fetch, self.precision, {first: t}, definitions=self.definitions
+                    member.body,
+                    tuple(others),
+                    self.fetch,
+                    self.precision,
+                    {first: t},
+                    definitions=self.definitions,
                 )
         return self.definitions[id(made)]
 
@@ -206,9 +216,9 @@ class Evaluation:
     def _operand(self, node: Expr) -> tuple[Array, Error]:
         """A node's value and error, where a double constant is rounded to the call's precision."""
         value, error = self.of(node)
-        if type(value) is float and error is None and self.precision.unit > DOUBLE_UNIT:
-            if math.isfinite(value) and abs(value) < self.precision.largest and not self.precision.holds(value):
-                error = self.precision.unit * abs(value)
+        rounds = type(value) is float and error is None and self.precision.unit > DOUBLE_UNIT
+        if rounds and abs(value) < self.precision.largest and not self.precision.holds(value):
+            error = self.precision.unit * abs(value)
         return value, error
 
     def _apply(self, node: Apply) -> tuple[Array, Error]:
@@ -216,7 +226,9 @@ class Evaluation:
         if name in COMPUTED_IN:
             return self._within(node.args[0], COMPUTED_IN[name])
         if name in ASIDE:
-            return self._accumulated(node.args[0]) if name == "accumulated" else self._fast(name, node.args[0])
+            return (
+                self._accumulated(node.args[0]) if name == "accumulated" else self._fast(name, node.args[0])
+            )
         if self.looped and self._size(node.free) >= loops.LOOPS:
             done = self._loop(node, node.free, ())
             if done is not None:
@@ -234,7 +246,7 @@ class Evaluation:
         errors = [e for _, e in pairs]
         with np.errstate(all="ignore"):
             if name not in TRUTHS:
-                values = [v.astype(np.int64) if getattr(v, "dtype", None) == bool else v for v in values]
+                values = [v.astype(np.int64) if getattr(v, "dtype", None) == np.bool_ else v for v in values]
             value = row.compute(*values)
             if name == "float":
                 return value, plus(errors[0], inexact(value, values[0], self.precision))
@@ -263,7 +275,9 @@ class Evaluation:
         size = np.abs(self.of(start)[0])
         if error is None:
             return value, None
-        return value, settled(value, error + self.precision.unit * np.maximum(self._terms(terms) - 1, 0) * size)
+        return value, settled(
+            value, error + self.precision.unit * np.maximum(self._terms(terms) - 1, 0) * size
+        )
 
     def _terms(self, node: Reduce) -> Array:
         """How many terms a sum has, at each place; for a large window no more than its whole size."""
@@ -277,7 +291,7 @@ class Evaluation:
         return reduce(self, counted)[0]
 
     def _within(self, node: Expr, inner: Precision) -> tuple[Array, Error]:
-        """A part computed in a precision of its own, then rounded to the one around it where that is coarser."""
+        """A part computed in a precision of its own, then rounded to the outer one where that is coarser."""
         outer, memo = self.precision, self.memo
         if outer is inner:
             return self.of(node)
@@ -346,7 +360,9 @@ class Evaluation:
             return None
         size = self._size(outer)
         value, error = np.empty(size), np.empty(size)
-        given = loops.arguments(writer, self.spans((*outer, *over)), self.precision.unit + DOUBLE_UNIT, self.precision.tiny)
+        given = loops.arguments(
+            writer, self.spans((*outer, *over)), self.precision.unit + DOUBLE_UNIT, self.precision.tiny
+        )
         loops.compiled(source)(*given, value, error)
         shape = [1] * len(self.axes)
         for i in outer:
@@ -358,6 +374,7 @@ class Evaluation:
     def _extent(self, k: Index) -> int:
         bound = self.bindings.get(k)
         return k.extent if bound is None else 1 if isinstance(bound, int) else len(bound)
+
 
 def evaluate(
     node: Expr,
@@ -398,7 +415,9 @@ def prepared(
     axes = {i: a for a, i in enumerate(i for i in indices if not isinstance(bindings.get(i), int))}
     for k in _bound_inside(node):
         axes.setdefault(k, len(axes))
-    return Evaluation(fetch, precision, bindings, axes, definitions={} if definitions is None else definitions)
+    return Evaluation(
+        fetch, precision, bindings, axes, definitions={} if definitions is None else definitions
+    )
 
 
 def gather(node: Ref, indices: Sequence[Index], fetch: Fetch) -> Array:
@@ -464,5 +483,3 @@ def _widen(value: Array) -> Array:
 
 def _plain(value: Array) -> Array:
     return value.item() if isinstance(value, (np.generic, np.ndarray)) and np.ndim(value) == 0 else value
-
-

@@ -14,12 +14,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias, Union
+from typing import Literal, TypeAlias
 
-Scalar: TypeAlias = Union[bool, int, float, complex]
+Scalar: TypeAlias = bool | int | float | complex
 Kind: TypeAlias = Literal["float", "int", "bool", "complex"]
 Operand: TypeAlias = "Expr | Scalar"
-ReduceKind: TypeAlias = Literal["sum", "mean", "product", "max", "min", "argmax", "argmin", "any", "all", "rank"]
+ReduceKind: TypeAlias = Literal[
+    "sum", "mean", "product", "max", "min", "argmax", "argmin", "any", "all", "rank"
+]
+
+Binding: TypeAlias = int | range
+"""What an index variable is fixed to: an integer, or a range of them."""
 
 NO_INDICES: frozenset[Index] = frozenset()
 
@@ -278,9 +283,8 @@ def broadcast_index(shape: tuple[int, ...], at: Sequence[Expr]) -> tuple[Expr, .
 
     A dimension of size 1 gives 0 whatever the output index is (PyTorch's broadcasting rule).
     """
-    if len(shape) > len(at):
-        if any(size != 1 for size in shape[: len(shape) - len(at)]):
-            raise TypeError(f"a tensor of shape {shape} does not broadcast to {len(at)} dimensions")
+    if len(shape) > len(at) and any(size != 1 for size in shape[: len(shape) - len(at)]):
+        raise TypeError(f"a tensor of shape {shape} does not broadcast to {len(at)} dimensions")
     last = list(at)[max(0, len(at) - len(shape)) :]
     last = [Number(0)] * (len(shape) - len(last)) + last
     return tuple(Number(0) if size == 1 else i for size, i in zip(shape, last, strict=True))
@@ -311,10 +315,12 @@ def _counts(node: Expr) -> bool:
 
 
 def apply(function: str, *args: Operand) -> Apply:
+    """A pointwise function of its arguments, by name."""
     return Apply(function, tuple(expr(a) for a in args))
 
 
 def add(a: Operand, b: Operand) -> Expr:
+    """The sum a + b; adding 0 is left out."""
     if is_number(a, 0):
         return expr(b)
     if is_number(b, 0):
@@ -323,12 +329,14 @@ def add(a: Operand, b: Operand) -> Expr:
 
 
 def subtract(a: Operand, b: Operand) -> Expr:
+    """The difference a − b; subtracting 0 is left out."""
     if is_number(b, 0):
         return expr(a)
     return _folded("sub", expr(a), expr(b))
 
 
 def multiply(a: Operand, b: Operand) -> Expr:
+    """The product a · b; a factor 1 is left out."""
     if is_number(a, 1):
         return expr(b)
     if is_number(b, 1):
@@ -337,20 +345,24 @@ def multiply(a: Operand, b: Operand) -> Expr:
 
 
 def divide(a: Operand, b: Operand) -> Expr:
+    """The quotient a / b; dividing by 1 is left out."""
     return expr(a) if is_number(b, 1) else apply("div", a, b)
 
 
 def power(a: Operand, b: Operand) -> Expr:
+    """The power aᵇ; the power 1 is left out."""
     return expr(a) if is_number(b, 1) else apply("pow", a, b)
 
 
 def negate(a: Operand) -> Expr:
+    """−a."""
     if isinstance(a, Apply) and a.function == "neg":
         return a.args[0]
     return apply("neg", a)
 
 
 def both(a: Operand, b: Operand) -> Expr:
+    """Whether both conditions hold."""
     if isinstance(a, bool) or isinstance(b, bool):
         known, other = (a, b) if isinstance(a, bool) else (b, a)
         return expr(other) if known else Number(False)

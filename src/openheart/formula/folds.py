@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from openheart.formula.cutting import Binding
-from openheart.formula.expr import Apply, Expr, Index, Reduce
+from openheart.formula.expr import Apply, Binding, Expr, Index, Reduce
 from openheart.formula.functions import Array
 
 FOLDS: dict[str, Any] = {

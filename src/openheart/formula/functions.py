@@ -44,7 +44,7 @@ class Function:
     ulps: float = ULPS
     """How many unit roundoffs, relative to its result, the kernels' version may be off."""
     own: Callable[[Array, Array, float], Array] | None = None
-    """How far the kernels' version may be off, of x, |f(x)| and the unit roundoff, where `ulps` cannot say it."""
+    """How far the kernels may be off, by x, |f(x)| and the unit roundoff, where `ulps` cannot say it."""
     exact: bool = False
     """Whether the result is exact when the arguments are (comparisons, floor, abs, where …)."""
 
@@ -219,7 +219,9 @@ i0, i0e, i1, i1e, mantissa, exponent = map(_unary, ("i0", "i0e", "i1", "i1e", "m
 isnan, isinf, to_int, to_bool, to_float = map(_unary, ("isnan", "isinf", "int", "bool", "float"))
 real, imag, conj = _unary("real"), _unary("imag"), _unary("conj")
 double = _unary("double")
-double.__doc__ = "x, computed in double precision whatever the call's precision is (scalar arithmetic in kernels)."
+double.__doc__ = (
+    "x, computed in double precision whatever the call's precision is (scalar arithmetic in kernels)."
+)
 
 
 def computed_in(precision: Precision, x: Operand) -> Expr:
@@ -228,7 +230,7 @@ def computed_in(precision: Precision, x: Operand) -> Expr:
 
 
 def accumulated(start: Operand, terms: Operand) -> Expr:
-    """start + terms, where a kernel adds the terms of a sum onto `start` one by one, in any order."""
+    """Start + terms, where a kernel adds the terms of a sum onto `start` one by one, in any order."""
     return make.apply("accumulated", make.expr(start) + terms)
 
 

@@ -170,7 +170,8 @@ class Writer:
                 text = f"min(max({text}, 0), c{len(self.scalars) - 1})"
             terms.append(f"({text})*a{n}_{d}")
         text = self.element(n, terms, along, [p for d, p in enumerate(node.index) if d not in along])
-        cast = {"f": f"float({text})", "b": f"({text} != 0)"}.get(kind, f"int({text})")
+        # In Numba, float() leaves a float32 what it is.
+        cast = {"f": f"np.float64({text})", "b": f"({text} != 0)"}.get(kind, f"int({text})")
         return Operand(self._let(cast), None, {"f": "f", "b": "b"}.get(kind, "i"))
 
     def over(self, n: int, axes: Mapping[Index, int]) -> str:
@@ -218,7 +219,7 @@ class Writer:
         used = {i: self.axes[i] for i in node.free if i in self.axes} if array.ndim else {}
         text = self.over(n, {i: axis for i, axis in used.items() if array.shape[axis] != 1})
         kind = {"f": "f", "b": "b"}.get(array.dtype.kind, "i")
-        return Operand(self._let(f"float({text})" if kind == "f" else text), None, kind)
+        return Operand(self._let(f"np.float64({text})" if kind == "f" else text), None, kind)
 
     # -- pointwise, by the rules of evaluate._exact_error and evaluate._rounded_error ----------------
 
@@ -421,10 +422,12 @@ def judge_source(writer: Writer, node: Expr, over: Sequence[Index], recorded: An
     inner = len(over) - 1
     writer.depth = inner + 1
     held = writer.over(n, {i: d for d, i in enumerate(over)})
-    rounded = f"float(np.float32({made.value}))" if recorded.dtype == np.float32 else f"float({made.value})"
+    rounded = (
+        f"np.float64(np.float32({made.value}))" if recorded.dtype == np.float32 else f"float({made.value})"
+    )
     # As `check.judge` does it.
     each = [
-        f"r = float({held})",
+        f"r = np.float64({held})",
         f"v = float({made.value})",
         f"e = float({made.error or 0.0})",
         f"w = {rounded}",

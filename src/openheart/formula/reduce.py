@@ -69,7 +69,7 @@ def reduce(state: Evaluation, node: Reduce) -> tuple[Array, Error]:
     if node.kind in ("max", "min"):
         worst = -np.inf if node.kind == "max" else np.inf
         if mask is not None:
-            worst = worst if np.asarray(value).dtype.kind == "f" else _extreme(value, node.kind)
+            worst = empty(node.kind, value)
             value = np.where(mask, value, worst)
             error = None if error is None else np.where(mask, error, 0.0)
         pick = np.max if node.kind == "max" else np.min
@@ -85,15 +85,18 @@ def reduce(state: Evaluation, node: Reduce) -> tuple[Array, Error]:
     if node.kind == "rank":
         assert mask is not None
         return np.sum(mask, axis=places, keepdims=True), None
-    return first_extreme(state, node.kind, value, mask, places), None
+    return first_extreme(node.kind, value, mask, places), None
 
 
 def terms_of(mask: Array, places: tuple[int, ...], size: int) -> Array:
     """How many terms a reduction has at each place."""
-    return np.asarray(size) if mask is None else np.count_nonzero(np.asarray(mask), axis=places, keepdims=True)
+    return (
+        np.asarray(size) if mask is None else np.count_nonzero(np.asarray(mask), axis=places, keepdims=True)
+    )
 
 
-def first_extreme(state: Evaluation, kind: str, value: Array, mask: Array | None, places: tuple[int, ...]) -> Array:
+def first_extreme(kind: str, value: Array, mask: Array | None, places: tuple[int, ...]) -> Array:
+    """The row-major position of the first extreme element."""
     if mask is not None:
         value = np.where(mask, value, -np.inf if kind == "argmax" else np.inf)
     rank = value.ndim
@@ -115,6 +118,7 @@ def over(state: Evaluation, node: Expr, over: Sequence[Index]) -> tuple[Array, E
 
 
 def summed(state: Evaluation, node: Reduce) -> tuple[Array, Error]:
+    """A sum: as a matrix product where it is a large sum of products, as a compiled loop, or as arrays."""
     factors = factors_of(node.body)
     size = math.prod(state._extent(k) for k in node.body.free if k in state.axes)
     if len(factors) > 1 and size >= LARGE:
@@ -122,7 +126,13 @@ def summed(state: Evaluation, node: Reduce) -> tuple[Array, Error]:
         mask: Array = None if node.where is None else state.of(node.where)[0]
         if mask is not None and np.ndim(mask) == 0:
             mask = np.broadcast_to(mask, [1] * len(state.axes))
-        done = contract(pairs, mask, [state.axes[k] for k in node.over], [state._extent(k) for k in node.over], state.precision)
+        done = contract(
+            pairs,
+            mask,
+            [state.axes[k] for k in node.over],
+            [state._extent(k) for k in node.over],
+            state.precision,
+        )
         if done is not None:
             return done
     looped = state._reduced_by_loop(node)
@@ -149,7 +159,9 @@ def summed(state: Evaluation, node: Reduce) -> tuple[Array, Error]:
     return result, settled(result, own)
 
 
-def scatter(state: Evaluation, node: Reduce, pairs: list[tuple[Index, Expr]], rest: Expr | None) -> tuple[Array, Error]:
+def scatter(
+    state: Evaluation, node: Reduce, pairs: list[tuple[Index, Expr]], rest: Expr | None
+) -> tuple[Array, Error]:
     """Σ over matches, as one pass: each source element is added where its index says."""
     value, error = over(state, node.body, node.over)
     mask = None if rest is None else over(state, rest, node.over)[0]
@@ -166,7 +178,10 @@ def scatter(state: Evaluation, node: Reduce, pairs: list[tuple[Index, Expr]], re
         shape[a] = spread[a]
     valid = np.ones(spread, dtype=bool) if mask is None else np.broadcast_to(mask, spread).astype(bool)
     grid = np.ogrid[tuple(slice(0, n) for n in spread)]
-    at: list[Array] = [np.broadcast_to(grid[a], spread) if a in kept else np.zeros(spread, dtype=np.int64) for a in range(rank)]
+    at: list[Array] = [
+        np.broadcast_to(grid[a], spread) if a in kept else np.zeros(spread, dtype=np.int64)
+        for a in range(rank)
+    ]
     for out, where in targets:
         axis = state.axes[out]
         bound = state.bindings.get(out)
@@ -195,7 +210,13 @@ def scatter(state: Evaluation, node: Reduce, pairs: list[tuple[Index, Expr]], re
 
 
 def folded_error(
-    state: Evaluation, kind: str, result: Array, value: Array, error: Error, fold: Callable[[str, Array], Array], counts: Array
+    state: Evaluation,
+    kind: str,
+    result: Array,
+    value: Array,
+    error: Error,
+    fold: Callable[[str, Array], Array],
+    counts: Array,
 ) -> Error:
     """How far a fold may lie from the exact one; `counts` says how many terms each place has."""
     if kind in ("rank", "any", "all"):
@@ -237,8 +258,3 @@ def run_along(state: Evaluation, node: Reduce, running: Running) -> tuple[Array,
     if error is None and integers([value]):
         return result, None
     return result, folded_error(state, node.kind, result, value, error, fold, fold("sum", held))
-
-
-def _extreme(value: Array, kind: str) -> int:
-    info = np.iinfo(np.int64)
-    return int(info.min if kind == "max" else info.max)

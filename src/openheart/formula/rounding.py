@@ -14,9 +14,10 @@ from openheart.formula.functions import COMPARISONS, FUNCTIONS, STEPS, ULPS, Arr
 from openheart.formula.precision import DOUBLE_UNIT, Precision
 
 COMPLEX = {"mul": math.sqrt(5.0), "div": 7.0, "pow": 4.0}
-"""Rounding of a complex product, relative to it, in units (Brent, Percival, Zimmermann, *Error Bounds on Complex
-Floating-Point Multiplication*, 2007). A quotient is a product with the conjugate, over the squared modulus (3),
-in two divisions."""
+"""Rounding of a complex product, relative to it, in units (Brent, Percival, Zimmermann, *Error Bounds on
+Complex Floating-Point Multiplication*, 2007). A quotient is a product with the conjugate, over the squared
+modulus (3), in two divisions."""
+
 
 def settled(value: Array, error: Error) -> Error:
     """An infinite result is exact (−∞ from a mask); an error nobody can state is infinite."""
@@ -26,14 +27,17 @@ def settled(value: Array, error: Error) -> Error:
 
 
 def plus(a: Error, b: Error) -> Error:
+    """The sum of two errors, either of which may be nothing."""
     return b if a is None else a if b is None else a + b
 
 
 def zero(error: Error) -> Array:
+    """An error as a number: 0 where there is none."""
     return 0.0 if error is None else error
 
 
 def integers(values: Sequence[Array]) -> bool:
+    """Whether all arrays hold whole numbers or truth values."""
     return all(np.asarray(v).dtype.kind in "iub" for v in values)
 
 
@@ -139,6 +143,7 @@ def rounded_error(
 
 
 def power_error(size: Array, values: list[Array], errors: list[Error], unit: float, tiny: float) -> Error:
+    """How errors pass through aᵇ, plus the rounding of its own result."""
     (a, b), (ea, eb) = values, errors
     own = unit * size + tiny
     if ea is not None:

@@ -58,7 +58,7 @@ EULER = 0.5772156649015329
 
 
 def lgamma(x: Array) -> Array:
-    """log |Γ(x)|: its power series about 2 (DLMF §5.7.3), Stirling's expansion above 7, reflected below ½."""
+    """Log |Γ(x)|: its power series about 2 (DLMF §5.7.3), Stirling's expansion above 7, reflected below ½."""
     x = np.asarray(x, dtype=np.float64)
     with np.errstate(all="ignore"):
         below = x < 0.5

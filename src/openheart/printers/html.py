@@ -114,7 +114,8 @@ def _line(e: Equation, style: Style, *, named: bool = False, checked: Explanatio
     end = ""
     if checked is not None:
         word, mark, _ = parts.verdict(checked, style.lang)
-        end = f' <span class="oh-mark {SHADES[checked.verdict]}" title="{escape(word, quote=True)}">{mark}</span>'
+        title = escape(word, quote=True)
+        end = f' <span class="oh-mark {SHADES[checked.verdict]}" title="{title}">{mark}</span>'
     return f'<div class="oh-line {"oh-named" if named else "oh-sum"}">{drawn}{end}</div>'
 
 

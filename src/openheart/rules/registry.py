@@ -101,11 +101,13 @@ def add_rule(key: str, output: Slot, made: Rule) -> None:
     _RULES[key, output] = made
 
 
-def pointwise(*overloads: Any, output: Slot = 0) -> Callable[[Callable[..., Operand]], Callable[..., Operand]]:
+def pointwise(
+    *overloads: Any, output: Slot = 0
+) -> Callable[[Callable[..., Operand]], Callable[..., Operand]]:
     """Register a law that acts element by element: the function receives broadcast elements.
 
     For operators on lists of tensors (`_foreach_*`) each list argument gives its element at the output's
-    position. Written as a row: `pointwise("add.Tensor", "add_.Tensor")(lambda self, other, alpha: self + alpha * other)`.
+    position. Written as a row: `pointwise("add.Tensor")(lambda self, other, alpha: self + alpha * other)`.
     """
 
     def register(function: Callable[..., Operand]) -> Callable[..., Operand]:
@@ -146,17 +148,21 @@ def law_of(call: Call, output: int = 0) -> Law | None:
         return None
     value = call.outputs[output]
     out = tuple(_symbol(v, f"out{n}" if n else "out", ("output", n)) for n, v in enumerate(call.outputs))
-    at = tuple(index(INDEX_NAMES[a] if a < len(INDEX_NAMES) else f"i{a}", n) for a, n in enumerate(value.shape))
+    at = tuple(
+        index(INDEX_NAMES[a] if a < len(INDEX_NAMES) else f"i{a}", n) for a, n in enumerate(value.shape)
+    )
     given: dict[str, Any] = {"at": at, "position": position, "out": out, "result": out[output]}
     given["stored"] = format_of(value.dtype)
     if "geometry" in found.asks:
         given["geometry"] = {n: a.geometry for n, a in call.arguments.items() if hasattr(a, "geometry")}
     types = {a.name: str(a.type) for a in call.op._schema.arguments} if hasattr(call.op, "_schema") else {}
-    given.update((name, symbolic(name, given_, types.get(name, ""))) for name, given_ in call.arguments.items())
+    given.update(
+        (name, symbolic(name, given_, types.get(name, ""))) for name, given_ in call.arguments.items()
+    )
     missing = found.asks - given.keys()
     if missing:
         raise RuleError(
-            f"the law at {found.source} asks for {', '.join(sorted(missing))}, which {call.op} does not have; "
+            f"the law at {found.source} asks for {', '.join(sorted(missing))}, which {call.op} lacks; "
             f"it has {', '.join(call.arguments)}"
         )
     body = expr(found.function(**{name: given[name] for name in found.asks}))
@@ -226,7 +232,7 @@ def all_rules() -> dict[tuple[str, Slot], Rule]:
 
 
 def cast(x: Operand, kind: Kind, source: Kind) -> Expr:
-    """x as another kind of number; rounding to a narrower float is the output's own rounding."""
+    """X as another kind of number; rounding to a narrower float is the output's own rounding."""
     if kind == source or (kind in ("float", "complex") and source != "complex"):
         return expr(x)
     return apply({"int": "int", "bool": "bool", "float": "real"}.get(kind, "float"), x)
