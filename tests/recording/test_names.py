@@ -310,7 +310,7 @@ def test_a_module_s_own_name_comes_first() -> None:
         (lambda out, y: ((out - y) ** 2).mean(), torch.zeros(3, 2)),
         (lambda out, y: nn.functional.cross_entropy(out[1:], y[1:].reshape(-1)), torch.tensor([0, 1, 1])),
     ],
-    ids=str,
+    ids=[str(n) for n in range(13)],
 )
 def test_what_a_loss_compares_with_is_the_target(criterion: nn.Module, target: torch.Tensor) -> None:
     torch.manual_seed(0)

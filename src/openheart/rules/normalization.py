@@ -20,7 +20,7 @@ from openheart.formula.expr import Expr, Index, Number, Operand, Ref, Tensor, ex
 from openheart.formula.functions import computed_in, double, maximum, sqrt
 from openheart.formula.precision import FLOAT32, FLOAT64, Precision
 from openheart.rules.convolution import is_half
-from openheart.rules.registry import rule
+from openheart.rules.registry import rule, value_of
 from openheart.rules.windows import places
 
 Geometry = Mapping[str, Any]
@@ -190,10 +190,11 @@ def batch_nothing() -> Expr:
 def running_mean(
     input: Any, running_mean: Any, momentum: Any, *, at: Any, geometry: Any, stored: Any
 ) -> Expr:
-    # (1 − m)·running mean + m·μ
+    # (1 − ρ)·running mean + ρ·μ, ρ PyTorch's momentum
     (c,) = at
+    rate = Number(value_of(momentum), "ρ")
     gathered = channels(input, geometry, stored)
-    return gathered.held_throughout(momentum * gathered.mean(c) + (1 - momentum) * running_mean[c])
+    return gathered.held_throughout(rate * gathered.mean(c) + (1 - rate) * running_mean[c])
 
 
 @rule("native_batch_norm", "_native_batch_norm_legit", "_batch_norm_with_update", output="running_var")
@@ -201,11 +202,12 @@ def running_mean(
 def running_variance(
     input: Any, running_var: Any, momentum: Any, *, at: Any, geometry: Any, stored: Any
 ) -> Expr:
-    # (1 − m)·running variance + m·s², s² = Σ (x − μ)²/(n − 1)
+    # (1 − ρ)·running variance + ρ·s², s² = Σ (x − μ)²/(n − 1)
     (c,) = at
+    rate = Number(value_of(momentum), "ρ")
     gathered = channels(input, geometry, stored)
     unbiased = named("s²", gathered.squares(c) / (gathered.count() - 1))
-    return gathered.held_throughout(momentum * unbiased + (1 - momentum) * running_var[c])
+    return gathered.held_throughout(rate * unbiased + (1 - rate) * running_var[c])
 
 
 def rows(x: Tensor, normalized: Sequence[int], lead: Sequence[Expr]) -> tuple[list[Index], Expr]:
