@@ -27,6 +27,9 @@ ROWS = drawn(300, 160)
 RUNS: dict[str, Callable[[], object]] = {
     "relu": lambda: torch.relu(X),
     "broadcast": lambda: X * drawn(40, 1, 16),
+    "expanded": lambda: (
+        drawn(3, 40, 24, 1).expand(3, 40, 24, 16) * 3 + drawn(3, 40, 1, 1).expand(3, 40, 24, 16)
+    ),
     "transposed": lambda: X.transpose(1, 3) - X.permute(0, 3, 2, 1).contiguous() * 3,
     "row": lambda: drawn(50000) / 3,
     "tanh": lambda: torch.tanh(ROWS),

@@ -197,7 +197,12 @@ class Writer:
             return f"a{n}[{' + '.join([start, *(f'i{inner}_0*a{n}_{d}' for d in along)])}]"
         around, self.depth = self.depth, self.depth_of(i for part in others for i in part.free)
         begin = self._let(start)
-        if sum(self.arrays.strides[n][d] for d in along) == 1:
+        together = sum(self.arrays.strides[n][d] for d in along)
+        if together == 0:  # an expanded tensor: one number for the whole row
+            held = self._let(f"a{n}[{begin}]")
+            self.depth = around
+            return held
+        if together == 1:
             row = self._let(f"a{n}[{begin}:{begin} + n{inner}]")
         else:
             step = self._let(" + ".join(f"a{n}_{d}" for d in along))
@@ -433,6 +438,7 @@ def judge_source(writer: Writer, node: Expr, over: Sequence[Index], recorded: An
         f"w = {rounded}",
         "same = (r == w) | ((r != r) & (w != w))",
         "e = last*abs(v) + least if (e == 0.0) & (v != w) else e",
+        "e = e if abs(v) < INF else 0.0",
         "d = abs(r - v)",
     ]
     # Almost always a row only adds to the counts. Where one does not, it is gone over again.
