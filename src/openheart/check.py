@@ -184,10 +184,11 @@ def judge(law: Law, recorded: Any, computed: Any, bound: Any, target: Precision 
     with np.errstate(all="ignore"):
         rounded = _rounded(computed, target)
         same = (wide == rounded) | (_isnan(wide) & _isnan(rounded))
-        if target is None:
-            return Check(
-                law, wide, computed, bound, same, same | (np.abs(_float(wide) - _float(computed)) <= bound)
-            )
+        if target is None:  # whole numbers beyond 2⁵³ look equal as float64
+            near = (np.asarray(bound) > 0) & (np.abs(_float(wide) - _float(computed)) <= bound)
+            return Check(law, wide, computed, bound, same, same | near)
+        if not np.all(np.isfinite(computed)):  # an infinite result is exact: ∞ lies within ∞ of every number
+            bound = np.where(np.isfinite(computed), bound, 0.0)
         size = np.abs(computed)
         representable = (computed == rounded) | _isnan(computed)
         if target.unit > law.precision.unit:

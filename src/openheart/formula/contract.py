@@ -15,6 +15,7 @@ import numpy as np
 from openheart.formula.expr import Apply, Expr, Named
 from openheart.formula.functions import Array, Error
 from openheart.formula.precision import DOUBLE_UNIT, FLOAT32, Precision, gamma
+from openheart.formula.rounding import settled
 
 Pair = tuple[Array, Error]
 
@@ -77,7 +78,7 @@ def contract(
             spread = spread + np.abs(value) * e
         value = value * v
         error = spread + unit * np.abs(value)
-    return value, error + n * precision.tiny
+    return value, settled(value, error + n * precision.tiny)
 
 
 def _terms(mask: Array | None, over: Sequence[int], extents: Sequence[int]) -> int:

@@ -260,7 +260,7 @@ class Evaluation:
         """20 units in the last place are 40 roundings; those of the function itself are counted already."""
         value, error = self.of(node)
         own = 2.0**-13 if name == "cubic" else (40 - ULPS) * self.precision.unit
-        return value, plus(error, own * np.abs(value))
+        return value, settled(value, plus(error, own * np.abs(value)))
 
     def _accumulated(self, node: Expr) -> tuple[Array, Error]:
         """A number onto which a sum is added term by term: it may be rounded as often as there are terms."""
@@ -302,7 +302,8 @@ class Evaluation:
             self.precision, self.memo = outer, memo
         if outer.unit > inner.unit:
             size = np.abs(value)
-            error = plus(error, np.where(size == 0, 0.0, outer.unit * size + outer.tiny * outer.unit))
+            rounding = np.where(size == 0, 0.0, outer.unit * size + outer.tiny * outer.unit)
+            error = settled(value, plus(error, rounding))
         return value, error
 
     def _where(self, node: Apply) -> tuple[Array, Error]:

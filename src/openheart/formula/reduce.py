@@ -49,7 +49,7 @@ def reduce(state: Evaluation, node: Reduce) -> tuple[Array, Error]:
         if error is not None:
             with np.errstate(all="ignore"):
                 own = own + np.sum(np.broadcast_to(error, value.shape), axis=places, keepdims=True) / n
-        return average, own
+        return average, settled(average, own)
     if node.kind == "product":
         if mask is not None:
             value = np.where(mask, value, 1)

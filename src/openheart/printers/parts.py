@@ -176,7 +176,7 @@ def contributions(explanation: Explanation) -> tuple[list[Contribution], int]:
             tuple(t.factors),
             t.product,
             t.share,
-            _clipped(t.value / unit) if not math.isnan(t.value) else 0.0,
+            _bar(t.value, unit),
         )
         for t in top
     ]
@@ -190,8 +190,10 @@ def percent(share: float) -> str:
     return "–" if math.isnan(share) else f"{100 * share:.0f} %"
 
 
-def _clipped(x: float) -> float:
-    return max(-1.0, min(1.0, x))
+def _bar(value: complex, unit: float) -> float:
+    """The bar of one contribution; a complex one is as long as its modulus."""
+    size = (abs(value) if isinstance(value, complex) else value) / unit
+    return 0.0 if math.isnan(size) else max(-1.0, min(1.0, size))
 
 
 @dataclass(frozen=True, slots=True)
