@@ -180,3 +180,11 @@ def test_half_precision_is_held_to_its_own_rounding() -> None:
     assert e.verdict in ("exact", "within rounding")
     assert 2**-9 * abs(e.value) < e.bound < 2**-6 * sum(abs(t.value) for t in e.terms)
     assert rec.verify().ok
+
+
+def test_the_tensors_of_a_list_are_told_apart() -> None:
+    with oh.recording() as rec:
+        torch.eye(3)[torch.tensor([0, 1]), torch.tensor([1, 1])]
+        torch.cat([torch.ones(2), torch.zeros(3)])
+    assert [name for name, _ in rec.explain("index.out[1]").arguments] == ["self", "indices0", "indices1"]
+    assert [name for name, _ in rec.explain("cat.out[3]").arguments] == ["tensors0", "tensors1"]

@@ -157,7 +157,8 @@ def law_of(call: Call, output: int = 0) -> Law | None:
         given["geometry"] = {n: a.geometry for n, a in call.arguments.items() if hasattr(a, "geometry")}
     types = {a.name: str(a.type) for a in call.op._schema.arguments} if hasattr(call.op, "_schema") else {}
     given.update(
-        (name, symbolic(name, given_, types.get(name, ""))) for name, given_ in call.arguments.items()
+        (name, symbolic(name, given_, types.get(name, ""), together=position is None))
+        for name, given_ in call.arguments.items()
     )
     missing = found.asks - given.keys()
     if missing:
@@ -169,14 +170,21 @@ def law_of(call: Call, output: int = 0) -> Law | None:
     return Law(body, at, out[output], precision_of(call, value), found)
 
 
-def symbolic(name: str, argument: Any, schema_type: str = "") -> Any:
-    """An argument as a rule sees it: tensors as symbols, floating-point scalars as named numbers."""
+def symbolic(name: str, argument: Any, schema_type: str = "", *, together: bool = False) -> Any:
+    """An argument as a rule sees it: tensors as symbols, floating-point scalars as named numbers.
+
+    The tensors of a list that one law reads `together` are told apart by their numbers, as in `tensors0`.
+    """
     from openheart.recording import Value
 
     if isinstance(argument, Value):
         return _symbol(argument, name, (name, None))
     if isinstance(argument, (list, tuple)) and any(isinstance(v, Value) for v in argument):
-        return [None if v is None else _symbol(v, name, (name, n)) for n, v in enumerate(argument)]
+        several = together and sum(isinstance(v, Value) for v in argument) > 1
+        return [
+            None if v is None else _symbol(v, f"{name}{n}" if several else name, (name, n))
+            for n, v in enumerate(argument)
+        ]
     if "float" in schema_type or "number" in schema_type:
         if isinstance(argument, (list, tuple)):
             return [Number(v, name) for v in argument]
