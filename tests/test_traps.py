@@ -16,8 +16,8 @@ from torch.nn import functional as F
 
 import openheart as oh
 from openheart.check import check
-from openheart.explain import law_at
 from openheart.formula.expr import Leaf
+from openheart.origins import law_at
 from openheart.patients import patient, patients
 from openheart.recording import Call, Element, Value
 

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from openheart.check import Check, Count, check, count, held
-from openheart.explain import law_at
 from openheart.formula.expr import Leaf, Ref, Tensor, walk
+from openheart.origins import law_at
 from openheart.recording import Call, Element, values_in
 from openheart.rules.registry import Law
 

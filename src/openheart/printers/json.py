@@ -7,6 +7,7 @@ cannot say is a string ("nan", "inf", "-inf") or, when complex, `{"re": …, "im
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from openheart.formula.expr import (
@@ -76,7 +77,7 @@ def explanation_dict(explanation: Explanation, digits: int = DIGITS) -> dict[str
         ],
         "contributions": {"terms": [_contribution(row) for row in rows], "more": more},
         "sources": [{"address": a, "value": number(v)} for a, v in parts.sources(explanation).items()],
-        "notes": [{"key": note.key, "params": dict(note.params)} for note in explanation.notes],
+        "notes": [{"key": note.key, "params": _params(note.params, digits)} for note in explanation.notes],
         "inputs": [explanation_dict(child, digits) for child in explanation.inputs],
     }
 
@@ -110,6 +111,10 @@ def _part(part: Named | Definition) -> dict[str, Any]:
 
 def _index(index: Index) -> dict[str, Any]:
     return {"name": index.name, "extent": index.extent}
+
+
+def _params(params: Mapping[str, Any], digits: int) -> dict[str, Any]:
+    return {name: tree(value, digits) if isinstance(value, Expr) else value for name, value in params.items()}
 
 
 def _line(line: Line, digits: int) -> dict[str, Any]:

@@ -259,11 +259,15 @@ def sentence(key: str, params: Mapping[str, Any], style: Style) -> str:
     """A note of the catalogue, its numbers printed; "note.given" has a sentence for each kind."""
     if key == "note.given":
         return message(f"note.given.{params['kind']}", style.lang)
-    told = {
-        name: shown(value, style.digits).text(style.decimal) if isinstance(value, (float, complex)) else value
-        for name, value in params.items()
-    }
-    return message(key, style.lang, **told)
+
+    def told(value: Any) -> Any:
+        if isinstance(value, Expr):
+            return plain(box(value, style), style)
+        return (
+            shown(value, style.digits).text(style.decimal) if isinstance(value, (float, complex)) else value
+        )
+
+    return message(key, style.lang, **{name: told(value) for name, value in params.items()})
 
 
 LONG = 40

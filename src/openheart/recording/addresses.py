@@ -109,6 +109,9 @@ def _nearest_index(given: tuple[int, ...], shape: tuple[int, ...]) -> tuple[int,
 
 def _named(names: Names, name: str, index: tuple[int, ...] | None) -> Value:
     value = names.values.get(name)
+    if value is None:  # `out` of a network without modules of its own is written `.out`
+        step, _, rest = name.rpartition(" ")
+        value = names.values.get(f"{step} .{rest}".lstrip())
     if value is not None:
         return value
     nearest = difflib.get_close_matches(name, names.values, n=1, cutoff=0.0)

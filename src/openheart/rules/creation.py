@@ -43,7 +43,7 @@ def empty() -> Expr:
     return Leaf("uninitialized")
 
 
-@rule("lift_fresh", view=True)
+@rule("lift_fresh")
 def lift_fresh(self: Any, *, at: Any) -> Expr:
     return self[at]
 

@@ -44,6 +44,6 @@ def maximum(self: Any, *, position: int) -> Expr:
     return largest(*entries(self, position))
 
 
-@rule("_foreach_clone", view=True)
+@rule("_foreach_clone")
 def clone(self: Any, *, position: int, at: Any) -> Expr:
     return self[position][at]

@@ -32,10 +32,15 @@ def average(over: Sequence[Index], x: Expr) -> Expr:
     return named("μ", mean(over, x)) if over else x
 
 
-def variance(self: Tensor, dim: Any, correction: Any, keepdim: bool, at: Sequence[Index]) -> Expr:
-    # σ² = Σ (x − μ)²/(n − correction)
+def variance(
+    self: Tensor, dim: Any, correction: Any, keepdim: bool, at: Sequence[Index], stored: Any = None
+) -> Expr:
+    # σ² = Σ (x − μ)²/(n − correction); a reduction to one element centres on μ as the mean's kernel rounds it
     over, x = across(self, dim, keepdim, at)
-    centered = x - average(over, x)
+    mu = average(over, x)
+    if stored is FLOAT32 and math.prod(i.extent for i in at) == 1:
+        mu = computed_in(FLOAT32, mu)
+    centered = x - mu
     less = value_of(correction)
     n = math.prod(k.extent for k in over) - (1 if less is None else less)
     return named("σ²", total(over, centered * centered) / Number(max(n, 0)))
@@ -48,12 +53,12 @@ def carried(x: Expr, stored: Any) -> Expr:
 
 @rule("var.correction", "var_mean.correction")
 def variance_over(self: Any, dim: Any, correction: Any, keepdim: Any, *, at: Any, stored: Any) -> Expr:
-    return carried(variance(self, dim, correction, keepdim, at), stored)
+    return carried(variance(self, dim, correction, keepdim, at, stored), stored)
 
 
 @rule("std.correction", "std_mean.correction")
 def deviation_over(self: Any, dim: Any, correction: Any, keepdim: Any, *, at: Any, stored: Any) -> Expr:
-    return carried(sqrt(variance(self, dim, correction, keepdim, at)), stored)
+    return carried(sqrt(variance(self, dim, correction, keepdim, at, stored)), stored)
 
 
 @rule("var_mean.correction", "std_mean.correction", output=1)

@@ -12,7 +12,7 @@ from openheart.rules.strides import Layout, inside, reshaped
 from openheart.rules.views import dimension, replaced
 
 
-@rule("flip", view=True)
+@rule("flip")
 def flip(self: Any, dims: Any, *, at: Any) -> Expr:
     # out[i] = self[n − 1 − i]
     places = list(at)
@@ -22,7 +22,7 @@ def flip(self: Any, dims: Any, *, at: Any) -> Expr:
     return Ref(self, tuple(places))
 
 
-@rule("roll", view=True)
+@rule("roll")
 def roll(self: Any, shifts: Any, dims: Any, *, at: Any) -> Expr:
     # out[i] = self[(i − shift) mod n]; without dims the tensor is rolled as if it were flat
     if not dims:
@@ -47,7 +47,7 @@ def _unraveled(flat: Expr, shape: Sequence[int]) -> list[Expr]:
     return found[::-1]
 
 
-@rule("rot90", view=True)
+@rule("rot90")
 def rot90(self: Any, k: int, dims: Any, *, at: Any) -> Expr:
     # k quarter turns; one: out[i, j] = self[j, n − 1 − i]
     a, b = (dimension(d, self.ndim) for d in dims)
@@ -59,7 +59,7 @@ def rot90(self: Any, k: int, dims: Any, *, at: Any) -> Expr:
     return Ref(self, tuple(places))
 
 
-@rule("repeat", "tile", view=True)
+@rule("repeat", "tile")
 def repeat(self: Any, *, at: Any, result: Any) -> Expr:
     # out[i] = self[i mod n]
     last = list(zip(self.shape, result.shape[len(at) - self.ndim :], at[len(at) - self.ndim :], strict=True))
@@ -189,17 +189,17 @@ def _padded(self: Any, padding: Sequence[int], at: Sequence[Expr], place: Place)
     return Ref(self, tuple(places))
 
 
-@rule("reflection_pad1d", "reflection_pad2d", "reflection_pad3d", view=True)
+@rule("reflection_pad1d", "reflection_pad2d", "reflection_pad3d")
 def reflection_pad(self: Any, padding: Any, *, at: Any) -> Expr:
     return _padded(self, padding, at, mirrored)
 
 
-@rule("replication_pad1d", "replication_pad2d", "replication_pad3d", view=True)
+@rule("replication_pad1d", "replication_pad2d", "replication_pad3d")
 def replication_pad(self: Any, padding: Any, *, at: Any) -> Expr:
     return _padded(self, padding, at, clamped)
 
 
-@rule("pixel_shuffle", view=True)
+@rule("pixel_shuffle")
 def pixel_shuffle(self: Any, upscale_factor: int, *, at: Any) -> Expr:
     # out[c, i, j] = self[c·r² + (i mod r)·r + (j mod r), i // r, j // r]
     *rest, c, i, j = at
@@ -207,7 +207,7 @@ def pixel_shuffle(self: Any, upscale_factor: int, *, at: Any) -> Expr:
     return Ref(self, (*rest, c * (r * r) + i % r * r + j % r, i // r, j // r))
 
 
-@rule("pixel_unshuffle", view=True)
+@rule("pixel_unshuffle")
 def pixel_unshuffle(self: Any, downscale_factor: int, *, at: Any) -> Expr:
     # out[c, i, j] = self[c // r², i·r + (c // r) mod r, j·r + c mod r]
     *rest, c, i, j = at
@@ -215,7 +215,7 @@ def pixel_unshuffle(self: Any, downscale_factor: int, *, at: Any) -> Expr:
     return Ref(self, (*rest, c // (r * r), i * r + c // r % r, j * r + c % r))
 
 
-@rule("channel_shuffle", "native_channel_shuffle", view=True)
+@rule("channel_shuffle", "native_channel_shuffle")
 def channel_shuffle(self: Any, groups: int, *, at: Any) -> Expr:
     # channel c = k·G + g of the output is channel g·(C/G) + k of the input
     n, c, *rest = at

@@ -44,8 +44,6 @@ class Rule:
     function: RuleFunction
     asks: frozenset[str]
     source: str
-    view: bool
-    """Whether the output only re-arranges one input: such values are shown by the input's own address."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +73,7 @@ def key_of(overload: Any) -> str:
     return name if name.count(".") == 2 else f"aten.{name}"
 
 
-def rule(*overloads: Any, output: Slot = 0, view: bool = False) -> Callable[[RuleFunction], RuleFunction]:
+def rule(*overloads: Any, output: Slot = 0) -> Callable[[RuleFunction], RuleFunction]:
     """Register a law for one output of each of the overloads.
 
     **Raises** `RuleError` when one of them has a law already.
@@ -84,7 +82,7 @@ def rule(*overloads: Any, output: Slot = 0, view: bool = False) -> Callable[[Rul
     def register(function: RuleFunction) -> RuleFunction:
         asks = frozenset(inspect.signature(function).parameters)
         code = function.__code__
-        made = Rule(function, asks, f"{code.co_filename.rsplit('/', 1)[-1]}:{code.co_firstlineno}", view)
+        made = Rule(function, asks, f"{code.co_filename.rsplit('/', 1)[-1]}:{code.co_firstlineno}")
         for overload in overloads:
             add_rule(key_of(overload), output, made)
         return function
@@ -118,7 +116,7 @@ def pointwise(
 
         code = function.__code__
         source = f"{code.co_filename.rsplit('/', 1)[-1]}:{code.co_firstlineno}"
-        made = Rule(law, frozenset((*names, "at", "position")), source, view=False)
+        made = Rule(law, frozenset((*names, "at", "position")), source)
         for overload in overloads:
             add_rule(key_of(overload), output, made)
         return function

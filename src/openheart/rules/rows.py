@@ -117,7 +117,7 @@ def _rule(function: Callable[..., Operand], asked: dict[str, str], scalars: str,
 
     file = function.__code__.co_filename.rsplit("/", 1)[-1]
     asks = frozenset((*asked.values(), "at", "position", "result"))
-    return Rule(law, asks, f"{file}:{_line(function)}", view=False)
+    return Rule(law, asks, f"{file}:{_line(function)}")
 
 
 def _line(function: Callable[..., Operand]) -> int:

@@ -29,20 +29,20 @@ def bounds(start: int | None, end: int | None, size: int) -> tuple[int, int]:
     return first, max(first, last)
 
 
-@rule("detach", "detach_", "alias", "clone", "contiguous", "lift", "detach_copy", "alias_copy", view=True)
-@rule("resolve_conj", "resolve_neg", view=True)
+@rule("detach", "detach_", "alias", "clone", "contiguous", "lift", "detach_copy", "alias_copy")
+@rule("resolve_conj", "resolve_neg")
 def same(self: Any, *, at: Any) -> Expr:
     # the same element
     return Ref(self, tuple(at))
 
 
-@rule("view", "_unsafe_view", "reshape", "_reshape_alias", "view_copy", "_reshape_copy", view=True)
+@rule("view", "_unsafe_view", "reshape", "_reshape_alias", "view_copy", "_reshape_copy")
 def view(self: Any, *, at: Any, result: Any) -> Expr:
     # the same place in row-major order: out[i, j] = self[(i·J + j) // K, (i·J + j) mod K]
     return Ref(self, reshaped(at, result.shape, self.shape))
 
 
-@rule("permute", "permute_copy", view=True)
+@rule("permute", "permute_copy")
 def permute(self: Any, dims: Any, *, at: Any) -> Expr:
     places: list[Expr] = [Number(0)] * self.ndim
     for i, dim in zip(at, dims, strict=True):
@@ -50,7 +50,7 @@ def permute(self: Any, dims: Any, *, at: Any) -> Expr:
     return Ref(self, tuple(places))
 
 
-@rule("transpose.int", "transpose_", "transpose_copy.int", "swapaxes", view=True)
+@rule("transpose.int", "transpose_", "transpose_copy.int", "swapaxes")
 def transpose(self: Any, dim0: int, dim1: int, *, at: Any) -> Expr:
     # two indices change places
     places = list(at)
@@ -60,19 +60,19 @@ def transpose(self: Any, dim0: int, dim1: int, *, at: Any) -> Expr:
     return Ref(self, tuple(places))
 
 
-@rule("t", "t_", "t_copy", "numpy_T", view=True)
+@rule("t", "t_", "t_copy", "numpy_T")
 def t(self: Any, *, at: Any) -> Expr:
     # the transpose of self
     return Ref(self, tuple(reversed(at)))
 
 
-@rule("expand", "expand_copy", view=True)
+@rule("expand", "expand_copy")
 def expand(self: Any, *, at: Any) -> Expr:
     # a dimension of size 1 is read again and again
     return self.broadcast(at)
 
 
-@rule("slice.Tensor", "slice_copy.Tensor", view=True)
+@rule("slice.Tensor", "slice_copy.Tensor")
 def slice_(self: Any, dim: int, start: int | None, end: int | None, step: int, *, at: Any) -> Expr:
     # element i of the slice is element start + step·i
     d = dimension(dim, self.ndim)
@@ -80,32 +80,32 @@ def slice_(self: Any, dim: int, start: int | None, end: int | None, step: int, *
     return Ref(self, replaced(at, d, first + step * at[d]))
 
 
-@rule("narrow", view=True)
+@rule("narrow")
 def narrow(self: Any, dim: int, start: int, *, at: Any) -> Expr:
     d = dimension(dim, self.ndim)
     return Ref(self, replaced(at, d, start % max(self.shape[d], 1) + at[d]))
 
 
-@rule("select.int", "select_copy.int", view=True)
+@rule("select.int", "select_copy.int")
 def select(self: Any, dim: int, index: int, *, at: Any) -> Expr:
     d = dimension(dim, self.ndim)
     return Ref(self, (*at[:d], Number(index % self.shape[d]), *at[d:]))
 
 
-@rule("unsqueeze", "unsqueeze_", "unsqueeze_copy", view=True)
+@rule("unsqueeze", "unsqueeze_", "unsqueeze_copy")
 def unsqueeze(self: Any, dim: int, *, at: Any) -> Expr:
     # a new dimension of size 1
     d = dimension(dim, self.ndim + 1)
     return Ref(self, (*at[:d], *at[d + 1 :]))
 
 
-@rule("squeeze", "squeeze_", "squeeze_copy", view=True)
+@rule("squeeze", "squeeze_", "squeeze_copy")
 def squeeze(self: Any, *, at: Any) -> Expr:
     return _squeezed(self, at, range(self.ndim))
 
 
-@rule("squeeze.dim", "squeeze.dims", "squeeze_.dim", "squeeze_.dims", view=True)
-@rule("squeeze_copy.dim", "squeeze_copy.dims", view=True)
+@rule("squeeze.dim", "squeeze.dims", "squeeze_.dim", "squeeze_.dims")
+@rule("squeeze_copy.dim", "squeeze_copy.dims")
 def squeeze_dims(self: Any, dim: Any, *, at: Any) -> Expr:
     return _squeezed(self, at, [dim] if isinstance(dim, int) else dim)
 
@@ -117,32 +117,32 @@ def _squeezed(self: Any, at: Sequence[Expr], dims: Sequence[int]) -> Expr:
     return Ref(self, tuple(Number(0) if d in gone else next(left) for d in range(self.ndim)))
 
 
-@rule("split.Tensor", "unsafe_split.Tensor", "split_copy.Tensor", view=True)
+@rule("split.Tensor", "unsafe_split.Tensor", "split_copy.Tensor")
 def split(self: Any, split_size: int, dim: int, *, at: Any, position: int) -> Expr:
     # part p starts at p·split_size
     d = dimension(dim, self.ndim)
     return Ref(self, replaced(at, d, position * split_size + at[d]))
 
 
-@rule("split.sizes", "split_with_sizes", "unsafe_split_with_sizes", "split_with_sizes_copy", view=True)
+@rule("split.sizes", "split_with_sizes", "unsafe_split_with_sizes", "split_with_sizes_copy")
 def split_with_sizes(self: Any, split_sizes: Any, dim: int, *, at: Any, position: int) -> Expr:
     d = dimension(dim, self.ndim)
     return Ref(self, replaced(at, d, sum(split_sizes[:position]) + at[d]))
 
 
-@rule("chunk", "unsafe_chunk", view=True)
+@rule("chunk", "unsafe_chunk")
 def chunk(self: Any, chunks: int, dim: int, *, at: Any, position: int) -> Expr:
     d = dimension(dim, self.ndim)
     return Ref(self, replaced(at, d, position * -(-self.shape[d] // chunks) + at[d]))
 
 
-@rule("unbind.int", "unbind_copy.int", view=True)
+@rule("unbind.int", "unbind_copy.int")
 def unbind(self: Any, dim: int, *, at: Any, position: int) -> Expr:
     d = dimension(dim, self.ndim)
     return Ref(self, (*at[:d], Number(position), *at[d:]))
 
 
-@rule("diagonal", "diagonal_copy", view=True)
+@rule("diagonal", "diagonal_copy")
 def diagonal(self: Any, offset: int, dim1: int, dim2: int, *, at: Any) -> Expr:
     # out[…, i] = self[…, i, i + offset]
     a, b = dimension(dim1, self.ndim), dimension(dim2, self.ndim)
@@ -157,7 +157,7 @@ def on_diagonal(at: Sequence[Expr], rank: int, offset: int, a: int, b: int) -> t
     return tuple(places[d] if d in places else next(others) for d in range(rank))
 
 
-@rule("unfold", "unfold_copy", view=True)
+@rule("unfold", "unfold_copy")
 def unfold(self: Any, dimension: int, step: int, *, at: Any) -> Expr:
     # window i starts at step·i, and its elements are the last dimension
     if self.ndim == 0:
@@ -166,7 +166,7 @@ def unfold(self: Any, dimension: int, step: int, *, at: Any) -> Expr:
     return Ref(self, replaced(at[:-1], d, step * at[d] + at[-1]))
 
 
-@rule("movedim.int", "movedim.intlist", view=True)
+@rule("movedim.int", "movedim.intlist")
 def movedim(self: Any, source: Any, destination: Any, *, at: Any) -> Expr:
     rank = self.ndim
     pairs = (
@@ -177,7 +177,7 @@ def movedim(self: Any, source: Any, destination: Any, *, at: Any) -> Expr:
     return Ref(self, tuple(at[moved[d] if d in moved else next(free)] for d in range(rank)))
 
 
-@rule("as_strided", "as_strided_", "as_strided_copy", view=True)
+@rule("as_strided", "as_strided_", "as_strided_copy")
 def as_strided(
     self: Any, size: Any, stride: Any, storage_offset: int | None, *, at: Any, geometry: Any
 ) -> Expr:

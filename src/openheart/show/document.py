@@ -10,8 +10,8 @@ from html import escape, unescape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from openheart.explain import made_by
 from openheart.i18n import message
+from openheart.origins import made_by
 from openheart.printers.audit import audit_html
 from openheart.printers.css import style_tag
 from openheart.printers.digits import shown

@@ -7,8 +7,8 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from openheart.errors import AddressError
-from openheart.explain import moved_from
 from openheart.i18n import message
+from openheart.origins import moved_from
 from openheart.show.maps import link
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from openheart.errors import AddressError
-from openheart.explain import explain, moved_from
+from openheart.explain import explain
+from openheart.origins import moved_from
 from openheart.printers.parts import sources
 from openheart.recording import Element, Recording, Value
 
