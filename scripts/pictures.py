@@ -14,6 +14,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 
 import openheart as oh
@@ -45,6 +46,7 @@ FRAME = """<svg class="rich-terminal" viewBox="0 0 {width} {height}" xmlns="http
 def training_step(name: str) -> Any:
     """One recorded training step of a patient."""
     who = patient(name)
+    torch.manual_seed(0)
     model = who.build()
     optimizer = who.optimizer(model.parameters())
     inputs, target, criterion = who.inputs(), who.target(), who.loss()
