@@ -25,14 +25,11 @@ from openheart.recording.afterwards import settle
 from openheart.recording.keeping import check_keep
 from openheart.recording.log import ENTER, EXIT, REBIND, STEP, STEPPED, Log, is_plain
 from openheart.recording.plans import PLANS, Plan, plan_of, written_tensors
-from openheart.recording.thrift import AGAIN, Thrift
 
 __all__ = ["Recorder", "record", "recording"]
 
 _UNSEEN: Any = object()
-_DETACH = torch.ops.aten.detach.default
 _current_node = torch._C._current_autograd_node
-_differentiates = torch.is_grad_enabled
 _sequence = torch._C._autograd._get_sequence_nr
 _modes = torch._C._len_torch_dispatch_stack
 _mode_at = torch._C._get_dispatch_stack_at
@@ -66,7 +63,7 @@ class Recorder(TorchDispatchMode):
         # without it.
         return False
 
-    def __init__(self, model: torch.nn.Module | None = None, thrifty: bool = True) -> None:
+    def __init__(self, model: torch.nn.Module | None = None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.log = Log(has_model=model is not None)
         self.model = model
@@ -74,8 +71,6 @@ class Recorder(TorchDispatchMode):
         self.paths: dict[int, str] = {}
         self._add = self.log.entries.append
         self._blank: set[int] = set()
-        self._thrift = Thrift(self.log.entries) if thrifty else None
-        self._stepping: Thrift | None = None  # while an optimizer's step runs
         self._states: dict[int, int] = {}
         self._aliases: list[tuple[torch.Tensor, torch.Tensor, int]] = []
         self._lazy = False
@@ -89,14 +84,9 @@ class Recorder(TorchDispatchMode):
             if plan.composite:
                 return self._inside(func, args, kwargs or {})
             undos, aliases = self._prepare(plan, args, kwargs or {})
-        logged = result = func(*args, **kwargs) if kwargs else func(*args)
+        result = func(*args, **kwargs) if kwargs else func(*args)
         if plan is not None and plan.blank:
             self._blank.add(result.untyped_storage()._cdata if is_plain(result) else 0)
-        node = _current_node()
-        if node is not None and undos is None and func is not _DETACH and not _differentiates():
-            logged = _shadow(result)
-        elif self._stepping is not None and undos is None:
-            self._stepping.temporary(func, result)
         frame = _frame(1)
         caller = frame.f_code
         while frame is not None and _inside[frame.f_code.co_filename]:
@@ -107,11 +97,11 @@ class Recorder(TorchDispatchMode):
                 func,
                 args,
                 kwargs,
-                logged,
+                result,
                 undos,
                 aliases,
                 _sequence(),
-                node,
+                _current_node(),
                 caller,
                 code,
                 instruction,
@@ -141,36 +131,22 @@ class Recorder(TorchDispatchMode):
                 else [tensor for _, _, tensor in written_tensors(plan, args, kwargs)]
             )
             aliases = [(tensor, _quietly(tensor.detach)) for tensor in tensors if is_plain(tensor)]
-            if self._thrift is not None:
-                for tensor in tensors:
-                    self._thrift.forget(tensor)
         if plan.writes:
             undos = [
-                (name, position, tensor, self._copy(plan, tensor, args, kwargs))
+                (name, position, tensor, self._copy(plan, tensor))
                 for name, position, tensor in written_tensors(plan, args, kwargs)
             ]
         return undos, aliases
 
-    def _copy(
-        self, plan: Plan, tensor: torch.Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> torch.Tensor | None:
-        """What a tensor holds before it is written; None: nothing, or nothing that can be read."""
+    def _copy(self, plan: Plan, tensor: torch.Tensor) -> torch.Tensor | None:
         if not is_plain(tensor):
             return None
-        storage = tensor.untyped_storage()
-        key, thrift = storage._cdata, self._thrift
-        if key in self._blank:
-            self._blank.discard(key)
-            if plan.overwrites and tensor.numel() * tensor.itemsize == storage.nbytes():
-                if thrift is not None:
-                    thrift.forget(tensor)
-                return None  # nobody ever wrote there, and now every element is
-        if thrift is not None and storage.nbytes() >= thrift.large:
-            spared = thrift.spares(tensor, key)
-            thrift.will_write(plan.op, tensor, key, args, kwargs)
-            if spared:
-                return AGAIN
-            return _quietly(lambda: thrift.copy(tensor))
+        if self._blank:
+            storage = tensor.untyped_storage()
+            if storage._cdata in self._blank:
+                self._blank.discard(storage._cdata)
+                if plan.overwrites and tensor.numel() * tensor.itemsize == storage.nbytes():
+                    return None  # nobody ever wrote there, and now every element is
         return _quietly(tensor.clone)
 
     # Marks --------------------------------------------------------------------------------------------------
@@ -182,25 +158,22 @@ class Recorder(TorchDispatchMode):
         if not path:
             self._look_for_rebinding()
         self._add((ENTER, path, args, kwargs))
+        returned = False
+        result = None
         try:
             result = run(module, *args, **kwargs)
-        except BaseException:
-            self._add((EXIT, path, None, False))
-            raise
-        self._add((EXIT, path, result, True))
+            returned = True
+        finally:
+            self._add((EXIT, path, result, returned))
         if not path:
             self.output = result
         return result
 
     def optimizer_step(self, optimizer: Any) -> None:
         self._add((STEP, optimizer))
-        self._stepping = self._thrift
 
     def optimizer_stepped(self, optimizer: Any) -> None:
         """Marks the end of an optimizer's step, and whose state each of its tensors is."""
-        if self._stepping is not None:
-            self._stepping.tidy()
-            self._stepping = None
         states = []
         if self._states.get(id(optimizer)) != len(optimizer.state):
             self._states[id(optimizer)] = len(optimizer.state)
@@ -229,14 +202,12 @@ class Recorder(TorchDispatchMode):
             _walk(self.model, "", self.paths, named, ())
             self.log.named = [item for item in named if is_plain(item[2])]
             self._lazy = len(named) > len(self.log.named)
-            self._aliases = _quietly(
-                lambda: [
+            with torch._C._DisableTorchDispatch():
+                self._aliases = [
                     (tensor, tensor.detach(), tensor.untyped_storage()._cdata)
                     for _, _, tensor in self.log.named
                 ]
-            )
         self.log.sequence = _sequence() - 1
-        self.log.threads = torch.get_num_threads()
         _install()
         try:
             super().__enter__()  # type: ignore[no-untyped-call]
@@ -248,8 +219,6 @@ class Recorder(TorchDispatchMode):
     def __exit__(self, *error: Any) -> None:
         super().__exit__(*error)  # type: ignore[no-untyped-call]
         _uninstall()
-        if self._thrift is not None:
-            self.log.gone = self._thrift.gone
         self._look_for_rebinding()
         if self.model is not None and self._lazy:
             _walk(
@@ -261,7 +230,7 @@ def _is_tensor(item: Any) -> bool:
     return isinstance(item, torch.Tensor)
 
 
-def _quietly(make: Callable[[], Any]) -> Any:
+def _quietly(make: Callable[[], torch.Tensor]) -> torch.Tensor | None:
     """`make()` unseen by any mode that is still on; None where this kind of tensor cannot do it."""
     try:
         if _modes():
@@ -270,32 +239,6 @@ def _quietly(make: Callable[[], Any]) -> Any:
         return make()
     except (RuntimeError, NotImplementedError, TypeError):
         return None
-
-
-_VERSIONED = torch._C.DispatchKey.ADInplaceOrView
-_is_excluded = torch._C._dispatch_tls_is_dispatch_key_excluded
-_exclude = torch._C._dispatch_tls_set_dispatch_key_excluded
-
-
-def _shadow(result: Any) -> Any:
-    """Other tensors on the same memory, and with the same version counters, to log in the place of these.
-
-    Autograd makes a leaf's gradient of the very tensor that a backward call returned, unless somebody else
-    holds that tensor: then it copies. So the log holds another one.
-    """
-    if type(result) is tuple:
-        return tuple([_shadow(item) for item in result])
-    if type(result) is not torch.Tensor or not is_plain(result):
-        return result
-    excluded = _is_excluded(_VERSIONED)
-    if excluded:
-        _exclude(_VERSIONED, False)
-    try:
-        shadow = _quietly(result.detach)
-    finally:
-        if excluded:
-            _exclude(_VERSIONED, True)
-    return result if shadow is None else shadow
 
 
 def _walk(
@@ -319,16 +262,14 @@ def _walk(
             _walk(child, stem + name, paths, named, (*above, module))
 
 
-# Module calls are wrapped only while at least one recording runs, in whatever thread; each call asks which
-# recorders are on in its own thread. They are wrapped rather than hooked: PyTorch's global forward hooks are not
-# told of keyword arguments, and they send every module call through a slow path that costs more than a small
-# module. `_call_impl` is wrapped and not `__call__`, which Python copies into every one of hundreds of
-# subclasses.
+# The hooks are PyTorch-wide, so they are in place only while at least one recording runs, and each asks which
+# recorders are on in its own thread. Module calls are wrapped rather than hooked: PyTorch's global forward
+# hooks are not told of keyword arguments, and they send every module call through a slow path that costs more
+# than a small module. `_call_impl` is wrapped and not `__call__`, which Python copies into every one of
+# hundreds of subclasses.
 _lock = threading.Lock()
 _running = 0
-_hooked = False
-_original: Any = None
-_standin: Any = None
+_handles: list[Any] = []
 
 
 def _recorders() -> Iterator[Recorder]:
@@ -338,48 +279,50 @@ def _recorders() -> Iterator[Recorder]:
             yield mode
 
 
-def _wrapped(original: Callable[..., Any]) -> Callable[..., Any]:
-    """What stands in for `Module._call_impl`."""
-
-    def call(module: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
-        modes = _modes()
-        if modes == 1:  # one recorder, and nothing else: nearly always
-            recorder = _mode_at(0)
-            path = recorder.paths.get(id(module)) if type(recorder) is Recorder else None
-            if path is None:
-                return original(module, *args, **kwargs)
-            return recorder.call_module(path, original, module, args, kwargs)
-        run = original
-        for recorder in _recorders() if modes else ():
-            path = recorder.paths.get(id(module))
-            if path is not None:
-                run = _through(recorder, path, run)
-        return run(module, *args, **kwargs)
-
-    return call
-
-
-def _before_step(optimizer: Any, _args: Any, _kwargs: Any) -> None:
-    for recorder in _recorders():
-        recorder.optimizer_step(optimizer)
-
-
-def _after_step(optimizer: Any, _args: Any, _kwargs: Any) -> None:
-    for recorder in _recorders():
-        recorder.optimizer_stepped(optimizer)
-
-
 def _install() -> None:
-    global _running, _hooked, _original, _standin
+    global _running
     with _lock:
         _running += 1
-        if _running == 1:
-            _original = torch.nn.Module._call_impl
-            _standin = torch.nn.Module._call_impl = _wrapped(_original)  # type: ignore[assignment]
-        if not _hooked:  # for good: without a recorder they cost a fraction of a microsecond a step
-            register_optimizer_step_pre_hook(_before_step)
-            register_optimizer_step_post_hook(_after_step)
-            _hooked = True
+        if _running > 1:
+            return
+        original: Callable[..., Any] = torch.nn.Module._call_impl
+
+        def call(module: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
+            modes = _modes()
+            if modes == 0:
+                return original(module, *args, **kwargs)
+            if modes == 1:  # one recorder, and nothing else: nearly always
+                recorder = _mode_at(0)
+                path = recorder.paths.get(id(module)) if type(recorder) is Recorder else None
+                if path is None:
+                    return original(module, *args, **kwargs)
+                return recorder.call_module(path, original, module, args, kwargs)
+            run = original
+            for recorder in _recorders():
+                path = recorder.paths.get(id(module))
+                if path is not None:
+                    run = _through(recorder, path, run)
+            return run(module, *args, **kwargs)
+
+        torch.nn.Module._call_impl = call  # type: ignore[assignment]
+
+        def before(optimizer: Any, _args: Any, _kwargs: Any) -> None:
+            for recorder in _recorders():
+                recorder.optimizer_step(optimizer)
+
+        def after(optimizer: Any, _args: Any, _kwargs: Any) -> None:
+            for recorder in _recorders():
+                recorder.optimizer_stepped(optimizer)
+
+        def restore() -> None:
+            if vars(torch.nn.Module)["_call_impl"] is call:
+                torch.nn.Module._call_impl = original  # type: ignore[method-assign]
+
+        _handles[:] = [
+            restore,
+            register_optimizer_step_pre_hook(before).remove,
+            register_optimizer_step_post_hook(after).remove,
+        ]
 
 
 def _through(recorder: Recorder, path: str, run: Callable[..., Any]) -> Callable[..., Any]:
@@ -393,8 +336,10 @@ def _uninstall() -> None:
     global _running
     with _lock:
         _running -= 1
-        if _running == 0 and vars(torch.nn.Module)["_call_impl"] is _standin:
-            torch.nn.Module._call_impl = _original  # type: ignore[method-assign]
+        if _running == 0:
+            for remove in _handles:
+                remove()
+            _handles.clear()
 
 
 def _never_compile() -> None:
@@ -404,7 +349,7 @@ def _never_compile() -> None:
     alone = frames._FrameExecStrategy(action.SKIP, action.SKIP)
     thin = frames._FrameExecStrategy(action.SKIP, action.DEFAULT)  # what it calls is somebody else's
     frames.set_code_exec_strategy(Recorder.__torch_dispatch__.__code__, alone)
-    for function in (Recorder.call_module, _wrapped, _through):
+    for function in (Recorder.call_module, _install, _through):
         for code in (function.__code__, *filter(inspect.iscode, function.__code__.co_consts)):
             frames.set_code_exec_strategy(code, thin)
     frames.set_code_exec_strategy(_recorders.__code__, alone)
@@ -439,7 +384,7 @@ def recording(model: torch.nn.Module | None = None, keep: str = "all") -> Iterat
     (1, 2)
     """
     check_keep(keep, model)
-    recorder = Recorder(model, thrifty=keep in ("all", "graph"))
+    recorder = Recorder(model)
     result = Recording(model=model, keep=keep)
     try:
         with recorder:

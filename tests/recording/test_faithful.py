@@ -7,7 +7,6 @@ import torch
 from tests.recording.programs import PROGRAMS, Program, Witness, tensors_in
 
 import openheart as oh
-from openheart.recording import thrift
 
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.name)
@@ -35,13 +34,8 @@ def test_recording_never_changes_a_number(program: Program) -> None:
         assert one.stride() == other.stride()
 
 
-@pytest.mark.parametrize("large", [None, 0], ids=["copied", "computed again"])
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.name)
-def test_every_call_holds_the_numbers_it_read_and_made(
-    program: Program, large: int | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if large is not None:
-        monkeypatch.setattr(thrift, "LARGE", large)
+def test_every_call_holds_the_numbers_it_read_and_made(program: Program) -> None:
     torch.manual_seed(3)
     model = program.build()
     optimizer = program.optimizer(model.parameters())

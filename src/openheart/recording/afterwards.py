@@ -34,8 +34,7 @@ def settle(log: Log) -> None:
     """Copies the small leaves and notes every version counter."""
     made: set[int] = set()
     leaves = {id(tensor): tensor for _, _, tensor in log.named}
-    for _, _, tensor in log.named_later:
-        leaves[id(tensor)] = tensor
+    leaves.update((id(tensor), tensor) for _, _, tensor in log.named_later)
     results: list[torch.Tensor] = []
     for entry in log.entries:
         if len(entry) < 11:
@@ -60,31 +59,12 @@ def settle(log: Log) -> None:
                     made.add(id(item))
                     results.append(item)
     plain = [tensor for tensor in leaves.values() if is_plain(tensor)]
-    results += plain
-    try:
-        log.versions = [(tensor, tensor._version) for tensor in results]
-    except RuntimeError:  # what is made in inference mode has no version counter
-        log.versions = [(tensor, tensor._version) for tensor in results if not tensor.is_inference()]
-    size = 0
-    alike: dict[tuple[torch.dtype, torch.device], list[torch.Tensor]] = {}
-    for tensor in plain:
-        size += tensor.nbytes
-        alike.setdefault((tensor.dtype, tensor.device), []).append(tensor)
-    if size <= SMALL:
-        log.kept = [(tensors, _copied(tensors)) for tensors in alike.values()]
-
-
-def _copied(tensors: list[torch.Tensor]) -> torch.Tensor:
-    """The numbers of all these tensors, one after the other: far cheaper than a copy of each."""
-    differentiates = torch.is_grad_enabled()
-    torch._C._set_grad_enabled(False)
-    try:
-        if torch._C._len_torch_dispatch_stack():
-            with torch._C._DisableTorchDispatch():
-                return torch._C._nn.flatten_dense_tensors(tensors)
-        return torch._C._nn.flatten_dense_tensors(tensors)
-    finally:
-        torch._C._set_grad_enabled(differentiates)
+    for tensor in results + plain:
+        if not tensor.is_inference():  # what is made in inference mode has no version counter
+            log.versions.append((tensor, tensor._version))
+    if sum([tensor.numel() * tensor.itemsize for tensor in plain]) <= SMALL:
+        with torch._C._DisableTorchDispatch():
+            log.kept += [(tensor, tensor.detach().clone()) for tensor in plain]
 
 
 _watched: weakref.WeakSet[Recording] = weakref.WeakSet()

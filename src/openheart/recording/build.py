@@ -145,8 +145,7 @@ class _Walk:
         slots: list[Slot] = []
         for slot, tensor in _results(result, schema):
             known = written.pop(id(tensor), None)
-            # The log holds a stand-in for what a backward call returned: see `record._shadow`.
-            outputs.append(memory.made(tensor, node is not None and not fresh) if known is None else known[0])
+            outputs.append(memory.made(tensor) if known is None else known[0])
             slots.append(slot)
         for value, name, place in written.values():
             outputs.append(value)
@@ -302,14 +301,10 @@ class _Walk:
 
     def settle(self) -> None:
         """Hands the copies and version counters that were taken as the recording ended to the storages."""
-        for key in self.log.gone:
-            self.memory.stories[key].life.gone = True
-        for tensors, copies in self.log.kept:
-            copied = copies.split([tensor.numel() for tensor in tensors])
-            for tensor, copy in zip(tensors, copied, strict=True):
-                story = self.memory.stories.get(tensor.untyped_storage()._cdata)
-                if story is not None:
-                    story.life.undos.append(Undo(geometry_of(tensor), copy.view(tensor.shape)))
+        for tensor, copy in self.log.kept:
+            story = self.memory.stories.get(tensor.untyped_storage()._cdata)
+            if story is not None:
+                story.life.undos.append(Undo(geometry_of(tensor), copy))
         watched: set[int] = set()
         for tensor, version in self.log.versions:
             if id(tensor) not in watched and is_plain(tensor):

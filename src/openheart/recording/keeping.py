@@ -4,10 +4,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 from collections import OrderedDict
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -18,17 +16,15 @@ from openheart.recording.plans import plan_of
 from openheart.recording.storages import Geometry, Life
 from openheart.recording.values import Call, Value, values_in
 
-__all__ = ["Recipe", "check_keep", "drop", "promise"]
+__all__ = ["Recipe", "check_keep", "drop"]
 
 ROOM = 256 * 2**20  # bytes of computed values that are held in case they are asked for again
 
 
 def check_keep(keep: str, model: torch.nn.Module | None) -> None:
     """Raises `InputError` if `keep` says nothing that a recording of `model` could keep."""
-    if keep in ("all", "graph"):
-        return
     paths = [path for path, _ in model.named_modules()] if model is not None else []
-    if keep in paths:
+    if keep in ("all", "graph") or keep in paths:
         return
     near = difflib.get_close_matches(keep, ["all", "graph", *paths], n=1, cutoff=0.0)[0]
     raise InputError(
@@ -37,19 +33,10 @@ def check_keep(keep: str, model: torch.nn.Module | None) -> None:
     )
 
 
-def promise(facts: Facts, threads: int) -> None:
-    """Has every value whose numbers were not held while recording computed again when it is asked for."""
-    kitchen = _Kitchen(facts.makers, threads)
-    for value in facts.values:
-        life = value._life
-        if value.id in facts.makers and isinstance(life, Life) and life.again(value.geometry, value.version):
-            _replace(value, Recipe(kitchen, value))
-
-
-def drop(facts: Facts, keep: str, threads: int) -> None:
+def drop(facts: Facts, keep: str) -> None:
     """Lets go of every value that is not to be kept."""
     if keep == "graph":
-        _keep_graph(facts, threads)
+        _keep_graph(facts)
     elif keep != "all":
         _keep_subtree(facts, keep)
 
@@ -98,8 +85,8 @@ class Recipe:
         self._value = value
 
     def keeps(self, geometry: Geometry, version: int, tensor: torch.Tensor | None) -> bool:  # noqa: ARG002
-        """Whether everything is kept that it takes to compute the value again."""
-        return self._kitchen.can(self._value)
+        """Always: that is what the recipe is for."""
+        return True
 
     def fixed(self, geometry: Geometry, version: int) -> bool:  # noqa: ARG002
         """Never: it is computed again."""
@@ -117,27 +104,10 @@ class Recipe:
 class _Kitchen:
     """Runs recorded calls again, with the same kernels on the same numbers."""
 
-    def __init__(self, makers: dict[int, tuple[Call, int]], threads: int) -> None:
+    def __init__(self, makers: dict[int, tuple[Call, int]]) -> None:
         self._makers = makers
-        self._threads = threads
         self._ready: OrderedDict[int, torch.Tensor] = OrderedDict()
         self._bytes = 0
-
-    def can(self, value: Value) -> bool:
-        """Whether all that leads to a value is kept."""
-        seen: set[int] = set()
-        wanted = [value]
-        while wanted:
-            item = wanted.pop()
-            if item.id in seen or item.id in self._ready:
-                continue
-            seen.add(item.id)
-            if isinstance(item._life, Recipe):
-                call, _ = self._makers[item.id]
-                wanted += values_in((call.args, call.kwargs))
-            elif not item.kept:
-                return False
-        return True
 
     def compute(self, value: Value) -> torch.Tensor:
         """The numbers of a value; of what lies on the way, the last `ROOM` bytes are held."""
@@ -178,7 +148,7 @@ class _Kitchen:
             )
         keywords = {item.name for item in call.op._schema.arguments if item.kwarg_only}
         positional = [item for name, item in arguments.items() if name not in keywords]
-        with _alone(self._threads):
+        with torch.no_grad(), torch._C._DisableTorchDispatch():
             result = call.op(*positional, **{name: arguments[name] for name in keywords if name in arguments})
         for value, (slot, place) in zip(call.outputs, call.slots, strict=True):
             tensor = _returned(result, slot) if isinstance(slot, int) else arguments[slot]
@@ -195,20 +165,6 @@ class _Kitchen:
             self._bytes -= old.numel() * old.itemsize
 
 
-@contextlib.contextmanager
-def _alone(threads: int) -> Iterator[None]:
-    """Has PyTorch compute as it did in the recording, whatever surrounds us now."""
-    now = torch.get_num_threads()
-    if now != threads:
-        torch.set_num_threads(threads)
-    try:
-        with torch.no_grad(), torch._C._DisableTorchDispatch(), torch._C._DisableAutocast():
-            yield
-    finally:
-        if now != threads:
-            torch.set_num_threads(now)
-
-
 def _returned(result: Any, slot: int) -> Any:
     """Return number `slot`; an operator with one return gives it bare, be it a tensor or a list."""
     return result[slot] if isinstance(result, tuple) else result
@@ -223,8 +179,8 @@ def _with_tensors(argument: Any, at_hand: dict[int, torch.Tensor], copied: bool)
     return argument
 
 
-def _keep_graph(facts: Facts, threads: int) -> None:
-    kitchen = _Kitchen(facts.makers, threads)
+def _keep_graph(facts: Facts) -> None:
+    kitchen = _Kitchen(facts.makers)
     for call in facts.calls:
         if _must_be_kept(call):
             for value in call.outputs:

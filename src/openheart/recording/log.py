@@ -4,7 +4,7 @@ The log is one list of plain tuples, in the order of the run. A call is
 
     (op, args, kwargs, result, undos, aliases, sequence, node, caller, code, instruction)
 
-    undos       (argument name, position, tensor, copy of what it held, None or AGAIN), one a tensor written
+    undos       (argument name, position, tensor, copy of what it held, or None) for each tensor it wrote
     aliases     (tensor, alias with the geometry it had before) for each object that it reshaped
     sequence    the number that autograd will give to its next node: a call that made one has the one before
     node        the autograd node that was running, None outside of a backward pass
@@ -45,15 +45,13 @@ class Log:
     )  # origin, name, tensor, at the start
     named_later: list[tuple[str, str, torch.Tensor]] = field(default_factory=list)  # and at the end
     sequence: int = -1  # number of the newest autograd node when the recording began
-    kept: list[tuple[list[torch.Tensor], torch.Tensor]] = field(
+    kept: list[tuple[torch.Tensor, torch.Tensor]] = field(
         default_factory=list
-    )  # tensors, and one copy of them all, made at the end
+    )  # tensor, its copy made at the end
     versions: list[tuple[torch.Tensor, int]] = field(
         default_factory=list
     )  # tensor, its version counter at the end
     has_model: bool = False
-    gone: set[int] = field(default_factory=set)  # storages whose memory was given back while recording
-    threads: int = 1  # that PyTorch computed with: where they take turns, last bits can differ
 
 
 _is_wrapped = torch._C._functorch.is_functorch_wrapped_tensor

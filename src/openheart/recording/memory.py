@@ -16,7 +16,6 @@ import torch
 
 from openheart.recording.log import REBIND, Log, is_plain
 from openheart.recording.storages import Geometry, Life, Undo, geometry_of
-from openheart.recording.thrift import AGAIN
 from openheart.recording.values import Origin, Value
 
 __all__ = ["Memory", "Story"]
@@ -79,29 +78,21 @@ class Memory:
     def story(self, tensor: torch.Tensor) -> Story:
         return self._find(tensor)[2]
 
-    def made(self, tensor: torch.Tensor, latest: bool = False) -> Value:
-        """A new value: what a call has just returned, in memory of its own or as a view.
-
-        `latest`: the next object with this geometry is this one's, not that of an earlier view.
-        """
+    def made(self, tensor: torch.Tensor) -> Value:
+        """A new value: what a call has just returned, in memory of its own or as a view."""
         place, geometry, story = self._find(tensor, made=True, after=True)
         value = self._new(place, geometry, story, "call")
         known = story.known.get(geometry)
-        if latest or known is None or known.through < story.version:
+        if known is None or known.through < story.version:
             story.known[geometry] = Known(value, story.version)
         self._objects[id(tensor)] = (value, story, story.version)
         return value
 
     def write(self, tensor: torch.Tensor, content: torch.Tensor | None) -> Value:
         """A new value: what a call has just written to `tensor`; `content` is what was there before."""
-        if content is AGAIN:
-            before = self.read(tensor)
-            undo: Undo | None = Undo(before.geometry, None, before)
-        else:
-            _, old, _ = self._find(tensor)
-            undo = None if content is None else Undo(old, content)
+        place, old, _ = self._find(tensor)
         place, geometry, story = self._find(tensor, after=True)
-        story.life.undos.append(undo or Undo(geometry, None))
+        story.life.undos.append(Undo(old if content is not None else geometry, content))
         story.version += 1
         value = self._new(place, geometry, story, "call")
         story.writes.append(value)

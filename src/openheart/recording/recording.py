@@ -13,7 +13,7 @@ from openheart.errors import OpenheartError
 from openheart.recording import addresses
 from openheart.recording.afterwards import watch_over
 from openheart.recording.build import Facts, build
-from openheart.recording.keeping import drop, promise
+from openheart.recording.keeping import drop
 from openheart.recording.log import Log
 from openheart.recording.names import Names, name_values
 from openheart.recording.storages import Life
@@ -67,9 +67,8 @@ class Recording:
                 )
             with torch.no_grad(), torch._C._DisableTorchDispatch():
                 self._facts = build(self._log)
-            promise(self._facts, self._log.threads)
-            drop(self._facts, self.keep, self._log.threads)
             self._log = None
+            drop(self._facts, self.keep)
         return self._facts
 
     @property

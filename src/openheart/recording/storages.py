@@ -9,16 +9,12 @@ back.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
 from openheart.errors import OpaqueError
-
-if TYPE_CHECKING:
-    from openheart.recording.values import Value
 
 __all__ = ["Geometry", "Life", "Undo", "geometry_of", "strided"]
 
@@ -48,35 +44,20 @@ def geometry_of(tensor: torch.Tensor) -> Geometry:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Undo:
-    """What a region of a storage held just before it was overwritten.
-
-    That is `copy`, or the numbers of the value `again`, which can be computed again; else it was not kept.
-    """
+    """What a region of a storage held just before it was overwritten; `content` None: it was not kept."""
 
     geometry: Geometry
-    copy: torch.Tensor | None
-    again: Value | None = None
-
-    @property
-    def content(self) -> torch.Tensor | None:
-        """The numbers."""
-        return self.copy if self.again is None else self.again.data
-
-    @property
-    def kept(self) -> bool:
-        """Whether the numbers are there to be read."""
-        return self.copy is not None if self.again is None else self.again.kept
+    content: torch.Tensor | None
 
 
 class Life:
     """One storage through the run; `undos[v]` takes it from version v + 1 back to version v."""
 
-    __slots__ = ("gone", "undos", "watched")
+    __slots__ = ("undos", "watched")
     lasting = True  # what `read` returns may be held on to
 
     def __init__(self) -> None:
         self.undos: list[Undo] = []
-        self.gone = False  # the storage itself was given back while recording
         # Tensors on this storage and what their version counters said as the recording ended. One is not
         # enough: tensors that a kernel returns as views of one another need not share a counter.
         self.watched: list[tuple[torch.Tensor, int]] = []
@@ -85,18 +66,11 @@ class Life:
         """Whether `read` would find the numbers."""
         for undo in self.undos[version:]:
             if _meet(undo.geometry, geometry):
-                if not undo.kept:
+                if undo.content is None:
                     return False
                 if undo.geometry == geometry or _holds(undo, geometry):
                     return True
-        return tensor is not None and not self.gone and self.intact()
-
-    def again(self, geometry: Geometry, version: int) -> bool:
-        """Whether the numbers are nowhere, and must be computed again."""
-        for undo in self.undos[version:]:
-            if _meet(undo.geometry, geometry):
-                return undo.again is not None and undo.geometry == geometry
-        return self.gone
+        return tensor is not None and self.intact()
 
     def fixed(self, geometry: Geometry, version: int) -> bool:
         """Whether the numbers lie in an undo, where nobody can overwrite them any more."""
@@ -106,18 +80,16 @@ class Life:
         """The numbers that `geometry` held at `version`; `tensor` is an alias of it in the living storage."""
         later = [undo for undo in self.undos[version:] if _meet(undo.geometry, geometry)]
         for reach, undo in enumerate(later):
-            if undo.copy is None and undo.again is None:
+            if undo.content is None:
                 raise OpaqueError(
                     f"a {geometry.dtype} value of shape {geometry.shape} was never initialised before it was "
                     "overwritten, so its content was not kept; read the value that the next call wrote"
                 )
             if undo.geometry == geometry and reach == 0:
-                content = undo.content
-                assert content is not None
-                return content
+                return undo.content
             if _holds(undo, geometry):
                 return self._rewind(geometry, undo, later[:reach])
-        if tensor is None or self.gone:
+        if tensor is None:
             raise OpaqueError(
                 f"the numbers of this value ({geometry.dtype}, shape {geometry.shape}) are not in the "
                 "recording: it was told not to keep them, or they are of a kind that cannot be read (meta, "
@@ -139,25 +111,23 @@ class Life:
     def _rewind(self, geometry: Geometry, start: Undo | torch.Tensor, undos: list[Undo]) -> torch.Tensor:
         """Copies the storage as `start` shows it and takes the undos back, the last one first."""
         if isinstance(start, Undo):
-            content = start.content
-            assert content is not None
-            storage = content.untyped_storage()
-            shift = start.geometry.span()[0] - int(content.storage_offset()) * content.itemsize
-            device = content.device
+            assert start.content is not None
+            storage = start.content.untyped_storage()
+            shift = start.geometry.span()[0] - int(start.content.storage_offset()) * start.content.itemsize
+            device = start.content.device
         else:
             storage, shift, device = start.untyped_storage(), 0, start.device
         if undos:
             storage = storage.clone()
         for undo in reversed(undos):
-            content = undo.content
-            assert content is not None
+            assert undo.content is not None
             low, high = undo.geometry.span()
             if low < shift or high - shift > storage.nbytes():
                 # This undo reaches outside of the copied part; what lies outside is not part of the value
                 # asked for.
-                _copy_inside(storage, shift, undo.geometry, content, device)
+                _copy_inside(storage, shift, undo, device)
                 continue
-            strided(storage, undo.geometry, shift, device).copy_(content)
+            strided(storage, undo.geometry, shift, device).copy_(undo.content)
         return strided(storage, geometry, shift, device)
 
 
@@ -175,20 +145,19 @@ def strided(storage: Any, geometry: Geometry, shift: int, device: torch.device) 
     return tensor
 
 
-def _copy_inside(
-    storage: Any, shift: int, region: Geometry, content: torch.Tensor, device: torch.device
-) -> None:
+def _copy_inside(storage: Any, shift: int, undo: Undo, device: torch.device) -> None:
     """Takes back the part of an undo that lies inside a partial copy, byte by byte."""
-    low, high = region.span()
+    assert undo.content is not None
+    low, high = undo.geometry.span()
     patch = torch.zeros(high - low, dtype=torch.uint8, device=device).untyped_storage()
     mask = torch.zeros(high - low, dtype=torch.uint8, device=device).untyped_storage()
-    strided(patch, region, low, device).copy_(content)
-    marked = torch.full_like(content, 1, dtype=torch.uint8)
-    width = region.dtype.itemsize
+    strided(patch, undo.geometry, low, device).copy_(undo.content)
+    marked = torch.full_like(undo.content, 1, dtype=torch.uint8)
+    width = undo.geometry.dtype.itemsize
     for byte in range(width):
-        place = region._replace(
+        place = undo.geometry._replace(
             dtype=torch.uint8,
-            stride=tuple(step * width for step in region.stride),
+            stride=tuple(step * width for step in undo.geometry.stride),
             bits=0,
             offset=byte,
         )
@@ -212,13 +181,12 @@ def _meet(one: Geometry, other: Geometry) -> bool:
 
 def _holds(undo: Undo, geometry: Geometry) -> bool:
     """Whether an undo's copy is a gapless piece of the storage that contains all of `geometry`."""
-    own = undo.geometry
-    if not undo.kept or own.bits or (geometry.bits and own.dtype != geometry.dtype):
+    content = undo.content
+    if content is None or undo.geometry.bits or (geometry.bits and undo.geometry.dtype != geometry.dtype):
         return False
-    low, high = own.span()
+    low, high = undo.geometry.span()
     start, stop = geometry.span()
-    dense = math.prod(own.shape) * own.dtype.itemsize == high - low
-    # What can be computed again is dense; a copy may have been given other strides.
-    same_layout = undo.copy is None or undo.copy.stride() == own.stride
+    dense = content.numel() * content.dtype.itemsize == high - low
+    same_layout = content.stride() == undo.geometry.stride
     aligned = low % geometry.dtype.itemsize == 0
     return dense and same_layout and aligned and low <= start and stop <= high
