@@ -170,7 +170,16 @@ class Recorder(TorchDispatchMode):
         return result
 
     def optimizer_step(self, optimizer: Any) -> None:
-        self._add((STEP, optimizer))
+        """Marks the beginning of an optimizer's step, and what it is about to work with."""
+        state = optimizer.state
+        groups = [
+            (
+                {name: option for name, option in group.items() if name != "params"},
+                [(item, item.grad, dict(state.get(item) or ())) for item in group["params"]],
+            )
+            for group in optimizer.param_groups
+        ]
+        self._add((STEP, optimizer, groups))
 
     def optimizer_stepped(self, optimizer: Any) -> None:
         """Marks the end of an optimizer's step, and whose state each of its tensors is."""

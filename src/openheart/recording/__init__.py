@@ -1,6 +1,27 @@
 """Facts: values, calls, the addresses of numbers, and recordings of runs."""
 
 from openheart.recording.recording import Recording
-from openheart.recording.values import Call, Element, Origin, Phase, Slot, Value, values_in
+from openheart.recording.values import (
+    Call,
+    Element,
+    OptimizerGroup,
+    OptimizerStep,
+    Origin,
+    Phase,
+    Slot,
+    Value,
+    values_in,
+)
 
-__all__ = ["Call", "Element", "Origin", "Phase", "Recording", "Slot", "Value", "values_in"]
+__all__ = [
+    "Call",
+    "Element",
+    "OptimizerGroup",
+    "OptimizerStep",
+    "Origin",
+    "Phase",
+    "Recording",
+    "Slot",
+    "Value",
+    "values_in",
+]

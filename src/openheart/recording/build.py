@@ -18,7 +18,15 @@ from openheart.recording.places import place_of
 from openheart.recording.storages import Life, Undo, geometry_of
 from openheart.recording.targets import CRITERIA, FUNCTIONAL
 from openheart.recording.ties import Ties
-from openheart.recording.values import Call, Origin, Slot, Value, values_in
+from openheart.recording.values import (
+    Call,
+    OptimizerGroup,
+    OptimizerStep,
+    Origin,
+    Slot,
+    Value,
+    values_in,
+)
 
 __all__ = ["Facts", "Visit", "build"]
 
@@ -60,6 +68,7 @@ class Facts:
     activation_grads: list[tuple[Value, Value]] = field(default_factory=list)
     # calls that a function of torch.nn.functional made itself: whether that is a loss of (output, target)
     criteria: dict[int, bool] = field(default_factory=dict)
+    optimizers: list[OptimizerStep] = field(default_factory=list)
 
 
 def build(log: Log) -> Facts:
@@ -82,6 +91,7 @@ class _Walk:
         self.nameless: dict[int, tuple[torch.Tensor, Value, Value]] = {}  # leaves with a gradient and no name
         self.state_tensors: dict[int, tuple[str, torch.Tensor]] = {}
         self.state_last: dict[str, Value] = {}
+        self.stepping_now: list[tuple[int, tuple[OptimizerGroup, ...]]] = []  # first call, groups
         self.names: dict[int, str] = {}
         for _, name, tensor in log.named:
             self.names.setdefault(id(tensor), name)
@@ -98,7 +108,7 @@ class _Walk:
             elif entry[0] == EXIT:
                 self.exit(*entry[1:])
             elif entry[0] == STEP:
-                self.phases.optimizing += 1
+                self.stepping(*entry[1:])
             elif entry[0] == STEPPED:
                 self.stepped(*entry[1:])
             elif entry[0] == REBIND:
@@ -281,10 +291,37 @@ class _Walk:
                 self.facts.leaves_after.append((self.phases.step, leaf, now))
                 self.nameless[key] = (tensor, leaf, now)
 
-    def stepped(self, _optimizer: Any, states: Any) -> None:
+    def stepping(self, _optimizer: Any, groups: Any) -> None:
+        """Notes what an optimizer's step finds."""
+        self.phases.optimizing += 1
+        found = []
+        for options, members in groups:
+            plain = [member for member in members if is_plain(member[0])]
+            found.append(
+                OptimizerGroup(
+                    options={name: self.argument(option) for name, option in options.items()},
+                    names=tuple([self.names.get(id(parameter)) for parameter, _, _ in plain]),
+                    parameters=tuple([self.memory.read(parameter) for parameter, _, _ in plain]),
+                    gradients=tuple([self.argument(gradient) for _, gradient, _ in plain]),
+                    states=tuple(
+                        [
+                            {str(name): self.argument(item) for name, item in kept.items()}
+                            for _, _, kept in plain
+                        ]
+                    ),
+                )
+            )
+        self.stepping_now.append((len(self.facts.calls), tuple(found)))
+
+    def stepped(self, optimizer: Any, states: Any) -> None:
         """Names what the optimizer keeps for each parameter: as the step found it, and as it leaves it."""
         self.phases.optimizing -= 1
         self.phases.updated = True
+        if self.stepping_now:
+            first, groups = self.stepping_now.pop()
+            kind = f"{type(optimizer).__module__}.{type(optimizer).__qualname__}"
+            calls = range(first, len(self.facts.calls))
+            self.facts.optimizers.append(OptimizerStep(kind, self.phases.step, calls, groups))
         for parameter, name, tensor in states:
             owner = self.names.get(id(parameter))
             if owner is not None and is_plain(tensor):

@@ -17,7 +17,7 @@ from openheart.recording.keeping import drop
 from openheart.recording.log import Log
 from openheart.recording.names import Names, name_values
 from openheart.recording.storages import Life
-from openheart.recording.values import Call, Element, Value, values_in
+from openheart.recording.values import Call, Element, OptimizerStep, Value, values_in
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -90,6 +90,11 @@ class Recording:
     def values(self) -> list[Value]:
         """Every value, in the order in which the run met them."""
         return self._read().values
+
+    @property
+    def optimizers(self) -> list[OptimizerStep]:
+        """Every step of an optimizer, with its hyperparameters and what it found, in the order of the run."""
+        return self._read().optimizers
 
     def maker(self, value: Value) -> tuple[Call, int] | None:
         """The call that made a value and which of its outputs it is; None for a leaf."""
@@ -166,6 +171,31 @@ class Recording:
         from openheart.verify import verify
 
         return verify(self, sample=sample, **options)
+
+    def replay(self, edits: Any = None, **options: Any) -> Recording:
+        """Runs the recorded program again, with numbers changed: see `openheart.surgery.replay`."""
+        room = importlib.import_module("openheart.surgery")
+        return room.replay(self, edits, **options)
+
+    def intervene(self, edits: Any, **options: Any) -> Recording:
+        """What would have happened with these numbers changed: see `openheart.surgery.intervene`."""
+        room = importlib.import_module("openheart.surgery")
+        return room.intervene(self, edits, **options)
+
+    def sweep(self, address: str, values: Any, **options: Any) -> Any:
+        """What follows as one number takes many values: see `openheart.surgery.sweep`."""
+        room = importlib.import_module("openheart.surgery")
+        return room.sweep(self, address, values, **options)
+
+    def patch_grid(self, other: Recording, **options: Any) -> Any:
+        """What activations transplanted from `other` do: see `openheart.surgery.patch_grid`."""
+        room = importlib.import_module("openheart.surgery")
+        return room.patch_grid(self, other, **options)
+
+    def local_map(self, sample: int = 0, **options: Any) -> Any:
+        """The affine map that a piecewise linear network is here: see `openheart.surgery.local_map`."""
+        room = importlib.import_module("openheart.surgery")
+        return room.local_map(self, sample=sample, **options)
 
     def to_html(self, path: str | PathLike[str], **options: Any) -> Any:
         """Writes a self-contained page of the run: see `openheart.show`."""

@@ -31,7 +31,7 @@ from openheart.recording.encoding import decode, encode, find_op, op_name
 from openheart.recording.log import is_plain
 from openheart.recording.names import Names
 from openheart.recording.storages import Geometry, Life, geometry_of, strided
-from openheart.recording.values import Call, Value
+from openheart.recording.values import Call, OptimizerGroup, OptimizerStep, Value
 
 if TYPE_CHECKING:
     from openheart.recording.recording import Recording
@@ -256,6 +256,26 @@ def _describe(recording: Recording, places: dict[int, Any]) -> dict[str, Any]:
             }
             for call in recording.calls
         ],
+        "optimizers": [
+            {
+                "kind": optimizer.kind,
+                "step": optimizer.step,
+                "calls": [optimizer.calls.start, optimizer.calls.stop],
+                "groups": [
+                    {
+                        "options": {name: encode(option) for name, option in group.options.items()},
+                        "names": group.names,
+                        "parameters": [encode(value) for value in group.parameters],
+                        "gradients": [encode(value) for value in group.gradients],
+                        "states": [
+                            {name: encode(item) for name, item in kept.items()} for kept in group.states
+                        ],
+                    }
+                    for group in optimizer.groups
+                ],
+            }
+            for optimizer in recording.optimizers
+        ],
         "names": [[name, value.id] for name, value in names.values.items()],
         "canonical": list(names.canonical.items()),
         "nameless": sorted(names.nameless),
@@ -301,6 +321,23 @@ def _rebuild(run: dict[str, Any], table: memoryview) -> Recording:
         facts.calls.append(call)
         for number, value in enumerate(call.outputs):
             facts.makers[value.id] = (call, number)
+    for about in run.get("optimizers", ()):
+        groups = [
+            OptimizerGroup(
+                options={name: decode(item, facts.values) for name, item in group["options"].items()},
+                names=tuple(group["names"]),
+                parameters=tuple(decode(item, facts.values) for item in group["parameters"]),
+                gradients=tuple(decode(item, facts.values) for item in group["gradients"]),
+                states=tuple(
+                    {name: decode(item, facts.values) for name, item in kept.items()}
+                    for kept in group["states"]
+                ),
+            )
+            for group in about["groups"]
+        ]
+        facts.optimizers.append(
+            OptimizerStep(about["kind"], about["step"], range(*about["calls"]), tuple(groups))
+        )
     recording = Recording(keep=run["keep"])
     recording._facts = facts
     recording._names = Names(

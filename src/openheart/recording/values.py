@@ -17,7 +17,17 @@ from openheart.recording.storages import Geometry, Life
 if TYPE_CHECKING:
     from openheart.recording.keeping import Recipe
 
-__all__ = ["Call", "Element", "Origin", "Phase", "Slot", "Value", "values_in"]
+__all__ = [
+    "Call",
+    "Element",
+    "OptimizerGroup",
+    "OptimizerStep",
+    "Origin",
+    "Phase",
+    "Slot",
+    "Value",
+    "values_in",
+]
 
 Origin = Literal["parameter", "buffer", "input", "constant", "call"]
 Phase = Literal["forward", "loss", "backward", "optimizer"]
@@ -186,6 +196,42 @@ class Element:
 
     value: Value
     index: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OptimizerGroup:
+    """One group of parameters that an optimizer's step treats alike.
+
+    Attributes:
+        options: the hyperparameters as they stood when the step began (`lr`, `betas`, …); a tensor is its
+            `Value`.
+        names: what the model calls each parameter, None for one that is not the model's.
+        parameters, gradients: the values that the step found; a gradient is None where there was none.
+        states: for each parameter what the optimizer had kept of it (`exp_avg`, `step`), empty at first.
+    """
+
+    options: dict[str, Any]
+    names: tuple[str | None, ...]
+    parameters: tuple[Value, ...]
+    gradients: tuple[Value | None, ...]
+    states: tuple[dict[str, Any], ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OptimizerStep:
+    """One call of an optimizer's `step()`.
+
+    Attributes:
+        kind: its class, `"torch.optim.sgd.SGD"`.
+        step: the training step, from 0.
+        calls: the ids of the calls that it made.
+        groups: its groups of parameters.
+    """
+
+    kind: str
+    step: int
+    calls: range
+    groups: tuple[OptimizerGroup, ...]
 
 
 def values_in(argument: Any) -> Iterator[Value]:
