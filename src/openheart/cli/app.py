@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 import click
@@ -66,6 +67,20 @@ def build() -> click.Group:
             ],
             "cli.about.model",
         ),
+        _command(
+            "collapse",
+            [
+                _model(),
+                argument("first"),
+                argument("last"),
+                *_run(),
+                digits,
+                _comma(),
+                _formats("text", "latex", "html", "json"),
+                _output(),
+            ],
+            "cli.about.model",
+        ),
         _command("show", [_model(), *_run(), *_training(), _page(), digits, _comma()], "cli.about.model"),
         _command(
             "completion", [click.Argument(["shell"], type=click.Choice(SHELLS), metavar="|".join(SHELLS))]
@@ -90,9 +105,8 @@ def _command(name: str, options: list[click.Parameter], *paragraphs: str) -> cli
 def _work(name: str) -> Callable[..., Any]:
     def call(**options: Any) -> Any:
         # Imported here, so that --help and Tab never wait for PyTorch.
-        from openheart.cli import commands
-
-        return getattr(commands, name)(**options)
+        room = "collapsing" if name == "collapse" else "commands"
+        return getattr(import_module(f"openheart.cli.{room}"), name)(**options)
 
     return call
 
