@@ -28,10 +28,25 @@ _HOMES = {
     "Audit": "verify",
     "show": "show",
     "to_html": "show",
+    "to_javascript": "live",
+    "intervene": "surgery",
+    "replay": "surgery",
+    "Edit": "surgery",
+    "set": "surgery",
+    "scale": "surgery",
+    "add": "surgery",
+    "ablate": "surgery",
+    "cut": "surgery",
+    "patch": "surgery",
+    "swap": "surgery",
+    "freeze": "surgery",
+    "read_edits": "surgery",
+    "write_edits": "surgery",
     "set_language": "i18n",
     "set_decimal_mark": "i18n",
     "AddressError": "errors",
     "InputError": "errors",
+    "InterventionError": "errors",
     "OpaqueError": "errors",
     "OpenheartError": "errors",
     "PatientError": "errors",
@@ -39,7 +54,7 @@ _HOMES = {
     "RuleError": "errors",
 }
 
-__all__ = list(_HOMES)
+__all__ = [name for name in _HOMES if name != "set"]  # a star import keeps Python's own `set`
 
 
 def __getattr__(name: str) -> Any:

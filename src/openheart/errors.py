@@ -6,6 +6,7 @@
     ├── PatientError                a network could not be found or built
     ├── InputError                  an input does not fit the network    (also a ValueError)
     ├── RuleError                   a law is missing, doubled or wrong
+    ├── InterventionError           an edit cannot be, or leads where nothing was recorded (also a ValueError)
     └── OpaqueError                 a number cannot be opened up: it was not kept, or no law makes it
 
 Each message says what happened, where, and what to do next.
@@ -16,6 +17,7 @@ from __future__ import annotations
 __all__ = [
     "AddressError",
     "InputError",
+    "InterventionError",
     "OpaqueError",
     "OpenheartError",
     "PatientError",
@@ -46,6 +48,10 @@ class PatientError(OpenheartError):
 
 class InputError(OpenheartError, ValueError):
     """An input does not fit the network it was given to."""
+
+
+class InterventionError(OpenheartError, ValueError):
+    """An edit of a recording cannot be made, or it leads to what was not recorded."""
 
 
 class RuleError(OpenheartError):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import difflib
 import re
+from dataclasses import dataclass
+from typing import Any
 
 from openheart.errors import AddressError
 from openheart.recording.names import Names
 from openheart.recording.values import Element, Value
 
-__all__ = ["address_of", "find_element", "find_value", "split"]
+__all__ = ["Part", "address_of", "find_element", "find_part", "find_value", "split"]
 
 _FIRST_VISIT = re.compile(r":1(?=[./])")  # `0:1.out` is `0.out`
 _INDEXED = re.compile(r"^(?P<name>.*?)\s*\[(?P<index>[^\[\]]*)\]\s*$", re.DOTALL)
@@ -90,6 +92,82 @@ def find_element(names: Names, address: str) -> Element:
         reason = f"index {given[axis]} is out of range for dimension {axis} of size {shape[axis]}"
     raise AddressError(
         f"no number {address!r}: {reason}; did you mean {nearest!r}? its shape is {shape}", nearest
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Some of the numbers of a value: `value.data[index]`; all of them where `index` is None."""
+
+    name: str
+    value: Value
+    index: tuple[Any, ...] | None
+    shape: tuple[int, ...]
+
+
+def find_part(names: Names, address: str) -> Part:
+    """The numbers that an address with slices means: `0.out[:,2]`, `0.out[...,-1]`, `0.weight[1,0]`, `0.bias`.
+
+    Fewer indices than dimensions mean all of the rest, as in PyTorch.
+
+    Raises:
+        AddressError: nothing has this name, the index does not fit its shape, or it means no number at all.
+    """
+    match = _INDEXED.match(address.strip())
+    name = _tidy(match["name"] if match else address)
+    value = _named(names, name, None)
+    if match is None:
+        return Part(name, value, None, value.shape)
+    shape = value.shape
+    inside = match["index"].strip()
+    texts = [text.strip() for text in inside.split(",")] if inside else []
+    if texts and not texts[-1]:
+        texts.pop()
+    parts = [_index_part(address, name, text) for text in texts]
+    if parts.count(Ellipsis) > 1 or len(parts) - parts.count(Ellipsis) > len(shape):
+        raise AddressError(f"{address!r} has {len(parts)} indices, and {name!r} has the shape {shape}", name)
+    if Ellipsis in parts:
+        at = parts.index(Ellipsis)
+        parts[at : at + 1] = [slice(None)] * (len(shape) - len(parts) + 1)
+    parts += [slice(None)] * (len(shape) - len(parts))
+    found: list[Any] = []
+    sizes: list[int] = []
+    for axis, (part, size) in enumerate(zip(parts, shape, strict=True)):
+        if isinstance(part, slice):
+            chosen = range(size)[part]
+            if not chosen:
+                raise AddressError(
+                    f"{address!r} means no number: dimension {axis} of {name!r} has size {size}", name
+                )
+            sizes.append(len(chosen))
+            found.append(part)
+        elif -size <= part < size:
+            found.append(part % size)
+        else:
+            nearest = _written(name, (max(-size, min(part, size - 1)) % size,) if len(shape) == 1 else ())
+            raise AddressError(
+                f"no number {address!r}: index {part} is out of range for dimension {axis} of size {size}; "
+                f"the shape of {name!r} is {shape}",
+                nearest,
+            )
+    return Part(name, value, tuple(found), tuple(sizes))
+
+
+def _index_part(address: str, name: str, text: str) -> Any:
+    if text == "...":
+        return Ellipsis
+    pieces = text.split(":")
+    try:
+        numbers = [int(piece) if piece.strip() else None for piece in pieces]
+        if len(pieces) == 1 and numbers[0] is not None:
+            return numbers[0]
+        if 2 <= len(pieces) <= 3 and (len(pieces) < 3 or numbers[2] is None or numbers[2] > 0):
+            return slice(*numbers)
+    except ValueError:
+        pass
+    raise AddressError(
+        f"the index of {address!r} holds {text!r}; write numbers and slices, as in {name}[0,2] or {name}[:]",
+        name,
     )
 
 

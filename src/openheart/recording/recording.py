@@ -20,6 +20,7 @@ from openheart.recording.storages import Life
 from openheart.recording.values import Call, Element, OptimizerStep, Value, values_in
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from os import PathLike
 
 __all__ = ["Recording"]
@@ -32,6 +33,9 @@ class Recording:
         model: the network that was recorded; None for plain tensor code, and after loading from a file.
         output: what the model returned (the last time it was called).
         keep: what the recording keeps, as given to `record`.
+        before: for what `intervene` and `replay` give, the recording that was changed; else None.
+        edits: what was changed in `before`, in order.
+        notes: what there is to know about the change: a draw that was kept, a number that Python was told.
 
     >>> import torch, openheart as oh
     >>> rec = oh.record(torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU()), torch.ones(1, 2))
@@ -47,8 +51,14 @@ class Recording:
         self.output: Any = None
         self._log: Log | None = None
         self._facts: Facts | None = None
+        self._later: Callable[[], tuple[Facts, Names]] | None = (
+            None  # gives the facts when they are asked for
+        )
         self._names: Names | None = None
         self._users: dict[int, list[Call]] | None = None
+        self.before: Recording | None = None
+        self.edits: Any = ()
+        self.notes: tuple[Any, ...] = ()
         self._spared: set[int] = set()  # optimizers that are known to have copied what they overwrite
 
     def _finish_later(self, log: Log, output: Any) -> None:
@@ -60,6 +70,9 @@ class Recording:
             self._read()  # what is not kept is let go at once
 
     def _read(self) -> Facts:
+        if self._facts is None and self._later is not None:
+            self._facts, self._names = self._later()
+            self._later = None
         if self._facts is None:
             if self._log is None:
                 raise OpenheartError(
@@ -78,7 +91,9 @@ class Recording:
     @property
     def _named(self) -> Names:
         if self._names is None:
-            self._names = name_values(self._read())
+            facts = self._read()
+            if self._names is None:  # a counterfactual's come with its facts
+                self._names = name_values(facts)
         return self._names
 
     @property
@@ -182,6 +197,11 @@ class Recording:
         room = importlib.import_module("openheart.surgery")
         return room.intervene(self, edits, **options)
 
+    def undo(self, what: int | str = 1) -> Recording:
+        """Takes back the last `what` interventions, or every edit of one address: see `surgery.undo`."""
+        room = importlib.import_module("openheart.surgery")
+        return room.undo(self, what)
+
     def sweep(self, address: str, values: Any, **options: Any) -> Any:
         """What follows as one number takes many values: see `openheart.surgery.sweep`."""
         room = importlib.import_module("openheart.surgery")
@@ -203,6 +223,6 @@ class Recording:
         return room.to_html(self, path, **options)
 
     def __repr__(self) -> str:
-        if self._facts is None and self._log is None:
+        if self._facts is None and self._log is None and self._later is None:
             return "Recording(running)"
         return f"Recording({len(self.calls)} calls, {len(self.values)} values)"

@@ -1,0 +1,201 @@
+"""Where a gradient comes from and where it goes: what an edit in the forward pass does to the backward one.
+
+If a number is set by hand, what made it has no influence on the loss any more: its gradient is cut off there,
+as PyTorch's autograd would cut it off. In the recorded program that means: the calls that hand the gradient
+of a value on to what made the value read another gradient.
+"""
+
+# The parts of a recording know each other's insides.
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from openheart.errors import InterventionError
+from openheart.recording import Call, Recording, Value, values_in
+from openheart.surgery.program import where
+
+__all__ = ["Backward", "backward_of"]
+
+# Operators whose backward makes no call: the gradient is handed on as it is, to all of these arguments.
+_HAND_ON = {"add": 2, "add_": 2, "sub": 1, "sub_": 1, "clone": 1, "alias": 1, "contiguous": 1, "copy_": 2}
+
+
+@dataclass(slots=True, eq=False)
+class Backward:
+    """The backward pass of a recording, by what it belongs to.
+
+    Attributes:
+        tied: id of a forward call → its backward calls.
+        owners: id of a gradient → ids of the values whose gradient it is named to be.
+        gradients: id of a value → its gradient.
+    """
+
+    recording: Recording
+    tied: dict[int, list[Call]] = field(default_factory=dict)
+    owners: dict[int, set[int]] = field(default_factory=dict)
+    gradients: dict[int, Value] = field(default_factory=dict)
+
+    def gradient(self, value: Value) -> Value | None:
+        """The gradient that arrives at a value; None if none does.
+
+        Raises:
+            InterventionError: one does, and the recording does not tell which it is.
+        """
+        known = self.gradients.get(value.id)
+        if known is not None:
+            return known
+        made = self.recording.maker(value)
+        if made is None or not (value.dtype.is_floating_point or value.dtype.is_complex):
+            return None
+        candidates: dict[int, Value] = {}
+        several = len(made[0].outputs) > 1
+        for identity in self.handed(value):
+            source = self.recording.maker(self.recording.values[identity])
+            for call in self.tied.get(source[0].id, ()) if source is not None else ():
+                for stranger in self._strangers(call, made[1] if several else None, len(made[0].outputs)):
+                    if stranger.shape == value.shape:
+                        candidates[stranger.id] = stranger
+        if not candidates:
+            flows = any(self.tied.get(call.id) for call in self.recording.users(value)) and self.tied.get(
+                made[0].id
+            )
+            if not flows:
+                return None
+        if len(candidates) == 1 and not (several and self._listless(made[0])):
+            return next(iter(candidates.values()))
+        raise InterventionError(
+            f"{self.recording.name(value)!r} cannot be edited in this recording: a gradient flows through it "
+            f"to {where(made[0])}, and the run does not tell which one; edit what goes into it or comes of "
+            "it, or record the forward pass alone"
+        )
+
+    def _listless(self, maker: Call) -> bool:
+        """Whether none of a call's backward calls takes its outputs' gradients as one list."""
+        return not any(
+            isinstance(argument, (list, tuple)) and len(list(values_in(argument))) == len(maker.outputs)
+            for call in self.tied.get(maker.id, ())
+            for argument in call.args
+        )
+
+    def _strangers(self, call: Call, output: int | None, outputs: int) -> list[Value]:
+        """What a backward call reads that was made elsewhere in the backward pass."""
+        group = {other.id for other in self.tied.get(call.forward_call or -1, ())}
+        found = []
+        for argument in (*call.args, *call.kwargs.values()):
+            members = list(values_in(argument))
+            if output is not None and isinstance(argument, (list, tuple)) and len(members) == outputs:
+                members = [members[output]]
+            for value in members:
+                made = self.recording.maker(value)
+                if made is not None and made[0].phase == "backward" and made[0].id not in group:
+                    found.append(value)
+        return found
+
+    def handed(self, value: Value) -> set[int]:
+        """The value, and all that are given its very gradient: what was only added to, or copied."""
+        inside = {value.id}
+        stack = [value]
+        while stack:
+            made = self.recording.maker(stack.pop())
+            if made is None:
+                continue
+            call = made[0]
+            reach = _HAND_ON.get(call.name, 0 if self.tied.get(call.id) else 1)
+            for argument in call.args[:reach]:
+                if (
+                    isinstance(argument, Value)
+                    and argument.shape == value.shape
+                    and argument.id not in inside
+                ):
+                    inside.add(argument.id)
+                    stack.append(argument)
+        return inside
+
+    def takers(self, value: Value, gradient: Value) -> list[Call]:
+        """The calls that take the gradient of `value` and hand it on to what made the value.
+
+        The same numbers may be the gradient of other values as well (of both terms of a sum): calls that take
+        it for those are not among them.
+
+        Raises:
+            InterventionError: it is at once the gradient of a leaf and of something else.
+        """
+        inside = self.handed(value)
+        makers = set()
+        for identity in inside:
+            made = self.recording.maker(self.recording.values[identity])
+            if made is not None:
+                makers.add(made[0].id)
+        leaves = [i for i in inside if self.recording.maker(self.recording.values[i]) is None]
+        found = []
+        for call in self.recording.users(gradient):
+            if call.phase == "optimizer":
+                owned = self.owners.get(gradient.id, set()) - inside
+                if not any(leaf in self.owners.get(gradient.id, ()) for leaf in leaves):
+                    continue
+                if owned:
+                    raise InterventionError(
+                        f"{self.recording.name(value)!r} cannot be edited in this recording: its gradient is "
+                        "at once the gradient of a parameter and of something else"
+                    )
+                found.append(call)
+            elif call.phase == "backward" and (
+                call.forward_call in makers or (_sums(call) and self._ends_in(call, inside, makers))
+            ):
+                found.append(call)
+        return found
+
+    def _ends_in(self, call: Call, inside: set[int], makers: set[int]) -> bool:
+        """Whether a call that sums gradients up, or puts one in place, does it for one of these values."""
+        for output in call.outputs:
+            if not self.owners.get(output.id, set()).isdisjoint(inside):
+                return True
+            for user in self.recording.users(output):
+                if user.phase != "backward":
+                    continue
+                if user.forward_call in makers:
+                    return True
+                if _sums(user) and user.id > call.id and self._ends_in(user, inside, makers):
+                    return True
+        return False
+
+    def saved(self, value: Value) -> list[Call]:
+        """The calls that read a value as what its maker saved of its own result, for its backward."""
+        made = self.recording.maker(value)
+        if made is None:
+            return []
+        mine = {call.id for call in self.tied.get(made[0].id, ())}
+        found = []
+        for call in self.recording.users(value):
+            if call.id in mine:
+                found.append(call)
+            elif call.name == "detach" and call.id == made[0].id + 1:
+                users = {user.id for output in call.outputs for user in self.recording.users(output)}
+                if users <= mine:
+                    found.append(call)
+        return found
+
+
+def _sums(call: Call) -> bool:
+    """Whether a call may be autograd's own, which sums gradients up or puts a leaf's in its place.
+
+    A sum is made while the node runs that gives its second term, and so it seems to belong to that node.
+    """
+    return call.forward_call is None or call.name in ("add", "add_")
+
+
+def backward_of(recording: Recording) -> Backward:
+    """The backward pass of a recording, by what it belongs to."""
+    backward = Backward(recording)
+    for call in recording.calls:
+        if call.phase == "backward" and call.forward_call is not None:
+            backward.tied.setdefault(call.forward_call, []).append(call)
+    names = recording._named.values
+    for name, value in names.items():
+        if name.endswith(".grad"):
+            owner = names.get(name[: -len(".grad")])
+            if owner is not None:
+                backward.owners.setdefault(value.id, set()).add(owner.id)
+                backward.gradients.setdefault(owner.id, value)
+    return backward

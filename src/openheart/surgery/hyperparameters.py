@@ -1,0 +1,220 @@
+"""The hyperparameters of an optimizer's step: `lr`, `@2 optimizer.weight_decay`, `group_1.betas[0]`.
+
+PyTorch's optimizers compute with them in Python, so what the recorded calls hold is what came of them: Adam's
+step size, its bias corrections. To change one, the very optimizer is run again, once with the options that
+were recorded, which must give the recorded calls, and once with the others: it says what the calls hold then.
+"""
+
+# The parts of a recording know each other's insides.
+
+from __future__ import annotations
+
+import inspect
+import math
+import re
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from openheart.errors import InterventionError
+from openheart.recording import Call, OptimizerStep, Recording, Value
+from openheart.surgery.edits import Edit
+from openheart.surgery.plan import Plan
+
+__all__ = ["Option", "edit_option", "option_of"]
+
+_ADDRESS = re.compile(
+    r"^(?:@(?P<step>\d+)\s+)?(?:optimizer\.)?(?:group_(?P<group>\d+)\.)?(?P<name>[A-Za-z]\w*)(?:\[(?P<place>\d+)\])?$"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """A hyperparameter of some steps: of all, or of one; of all groups, or of one."""
+
+    name: str
+    place: int | None
+    group: int | None
+    steps: tuple[int, ...]
+
+
+def option_of(recording: Recording, address: str) -> Option | None:
+    """The hyperparameter that an address means; None if it means something else."""
+    match = _ADDRESS.match(address.strip())
+    if match is None or not recording.optimizers:
+        return None
+    name = match["name"]
+    if address.strip() in recording._named.values:
+        return None
+    if not any(name in group.options for step in recording.optimizers for group in step.groups):
+        return None
+    wanted = None if match["step"] is None else int(match["step"])
+    steps = tuple(
+        number for number, step in enumerate(recording.optimizers) if wanted is None or step.step == wanted
+    )
+    if not steps:
+        last = recording.optimizers[-1].step
+        raise InterventionError(f"{address!r}: the optimizer's last step in this recording is @{last}")
+    group = None if match["group"] is None else int(match["group"])
+    if group is not None and group >= len(recording.optimizers[steps[0]].groups):
+        groups = len(recording.optimizers[steps[0]].groups)
+        raise InterventionError(f"{address!r}: the optimizer has {groups} groups, counted from 0")
+    return Option(name, None if match["place"] is None else int(match["place"]), group, steps)
+
+
+def edit_option(recording: Recording, plan: Plan, edit: Edit, option: Option) -> None:
+    """Changes a hyperparameter: its steps' calls then hold what the optimizer would give them."""
+    for number in option.steps:
+        step = recording.optimizers[number]
+        old = plan.options.get(number) or [dict(group.options) for group in step.groups]
+        new = [dict(options) for options in old]
+        for place, options in enumerate(new):
+            if option.group in (None, place):
+                if option.name not in options:
+                    raise InterventionError(f"{step.kind} has no option {option.name!r} in group {place}")
+                _change(plan, options, edit, option)
+        plan.options[number] = new
+        if new != old:
+            _constants(recording, plan, step, new)
+
+
+def _change(plan: Plan, options: dict[str, Any], edit: Edit, option: Option) -> None:
+    old = options[option.name]
+    if isinstance(old, Value):  # an lr that is a tensor is read by the calls like any other leaf
+        plan.leaves[old.id] = torch.full_like(old.data, _changed(float(old.data), edit))
+        return
+    if option.place is not None:
+        if not isinstance(old, (tuple, list)) or option.place >= len(old):
+            raise InterventionError(f"{edit.address!r}: {option.name} is {old!r}")
+        parts = list(old)
+        parts[option.place] = _changed(parts[option.place], edit)
+        options[option.name] = type(old)(parts)
+    else:
+        options[option.name] = _changed(old, edit)
+
+
+def _changed(old: Any, edit: Edit) -> Any:
+    if edit.kind == "set":
+        new = edit.value
+    elif edit.kind == "scale":
+        new = old * edit.value
+    elif edit.kind == "add":
+        new = old + edit.value
+    elif edit.kind == "call":
+        new = edit.value(old)
+    elif edit.kind == "ablate" and edit.value == "zero":
+        new = 0.0
+    else:
+        raise InterventionError(
+            f"a hyperparameter can be set, scaled or added to; {edit!r} does something else"
+        )
+    if isinstance(new, torch.Tensor) and new.numel() == 1:
+        new = new.item()
+    if isinstance(old, bool) != isinstance(new, bool) or (
+        isinstance(old, (int, float)) and not isinstance(new, (int, float))
+    ):
+        raise InterventionError(f"{edit.address!r} is {old!r}; it cannot become {new!r}")
+    if isinstance(new, float) and not math.isfinite(new):
+        raise InterventionError(f"{edit.address!r} is {old!r}; it cannot become {new!r}")
+    return new
+
+
+def _constants(recording: Recording, plan: Plan, step: OptimizerStep, options: list[dict[str, Any]]) -> None:
+    recorded = [recording.calls[number] for number in step.calls if recording.calls[number].name != "reread"]
+    before = _calls_of(step, [dict(group.options) for group in step.groups])
+    if [call.op for call in before] != [call.op for call in recorded] or any(
+        not _same(one, other) for one, other in zip(before, recorded, strict=True)
+    ):
+        raise InterventionError(
+            f"{step.kind} does not repeat the calls that were recorded of it, so what other options would "
+            "give cannot be told: record again with these options"
+        )
+    after = _calls_of(step, options)
+    if [call.op for call in after] != [call.op for call in recorded]:
+        raise InterventionError(
+            f"with these options {step.kind} would make other calls than the ones that were recorded: "
+            "record again with these options"
+        )
+    for call, other in zip(recorded, after, strict=True):
+        args = [_merged(one, two) for one, two in zip(call.args, other.args, strict=True)]
+        kwargs = {name: _merged(item, other.kwargs[name]) for name, item in call.kwargs.items()}
+        plan.constants[call.id] = (args, kwargs)
+
+
+def _calls_of(step: OptimizerStep, options: list[dict[str, Any]]) -> list[Call]:
+    """The calls that the optimizer makes with these options, from what the step found."""
+    from openheart.record import recording as record_block
+
+    kind = _class_of(step.kind)
+    groups: list[dict[str, Any]] = []
+    for group, given in zip(step.groups, options, strict=True):
+        parameters = []
+        for value, gradient in zip(group.parameters, group.gradients, strict=True):
+            parameter = torch.nn.Parameter(value.data.clone(), requires_grad=value.dtype.is_floating_point)
+            parameter.grad = None if gradient is None else gradient.data.clone()
+            parameters.append(parameter)
+        given = {name: _plain(item) for name, item in given.items() if name != "initial_lr"}
+        groups.append({"params": parameters, **given})
+    try:
+        optimizer = kind([{"params": made["params"]} for made in groups], **_needed(kind, groups[0]))
+        for made, target in zip(groups, optimizer.param_groups, strict=True):
+            target.update(made)
+        for found, made in zip(step.groups, groups, strict=True):
+            for parameter, kept in zip(made["params"], found.states, strict=True):
+                if kept:
+                    optimizer.state[parameter] = {name: _plain(item) for name, item in kept.items()}
+        with record_block() as rec:
+            optimizer.step()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InterventionError(f"{step.kind} cannot make its step with these options: {error}") from error
+    return [call for call in rec.calls if call.name != "reread"]
+
+
+def _needed(kind: Any, options: dict[str, Any]) -> dict[str, Any]:
+    """The options that the class's constructor takes."""
+    taken = inspect.signature(kind).parameters
+    return {name: option for name, option in options.items() if name in taken and name != "params"}
+
+
+def _class_of(kind: str) -> type[torch.optim.Optimizer]:
+    """The optimizer's class, only if its module is loaded: a file does not get to say what is imported."""
+    module, _, name = kind.rpartition(".")
+    found = getattr(sys.modules.get(module), name, None)
+    if not (isinstance(found, type) and issubclass(found, torch.optim.Optimizer)):
+        raise InterventionError(
+            f"the optimizer {kind} is not here to say what its step would be: import {module}"
+        )
+    return found
+
+
+def _plain(item: Any) -> Any:
+    if isinstance(item, Value):
+        return item.data.clone()
+    if isinstance(item, (list, tuple)):
+        return type(item)(_plain(part) for part in item)
+    return item
+
+
+def _same(one: Call, other: Call) -> bool:
+    return _constant_parts((one.args, one.kwargs)) == _constant_parts((other.args, other.kwargs))
+
+
+def _constant_parts(item: Any) -> Any:
+    if isinstance(item, Value):
+        return None
+    if isinstance(item, (list, tuple)):
+        return [_constant_parts(part) for part in item]
+    if isinstance(item, dict):
+        return {key: _constant_parts(part) for key, part in item.items()}
+    return item
+
+
+def _merged(recorded: Any, other: Any) -> Any:
+    """A recorded argument with the other's numbers: tensors stay the recorded ones."""
+    if isinstance(recorded, Value):
+        return recorded
+    if isinstance(recorded, (list, tuple)):
+        return type(recorded)(_merged(one, two) for one, two in zip(recorded, other, strict=True))
+    return other

@@ -1,0 +1,89 @@
+"""What is to be done to a program: numbers put in the place of others, calls moved, cut out and put in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from openheart.recording import Call
+
+if TYPE_CHECKING:
+    from openheart.surgery.running import Run
+
+__all__ = ["Added", "Event", "Plan", "Spot"]
+
+Event = Callable[["Run"], None]
+"""Something done while the program runs: it reads and writes its numbers, and notes calls of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spot:
+    """Stands in the arguments of an added call for the value with this id."""
+
+    id: int
+
+
+@dataclass(slots=True, eq=False)
+class Added:
+    """A call that an edit puts into the program: `aten.where` where a number is set, what a swap runs.
+
+    Attributes:
+        like: the recorded call whose place in the network (phase, scope, source, step) it shares.
+        outputs: the ids of the values that it makes.
+        forward: what it is the backward call of, if any: an added call, or the id of a recorded one.
+    """
+
+    op: Any
+    name: str
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    outputs: tuple[int, ...]
+    slots: tuple[Any, ...]
+    like: Call
+    phase: Any = None
+    forward: Added | int | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Plan:
+    """All that is to be done in one run.
+
+    Attributes:
+        next_id: the first id that no value has.
+        leaves: id of a leaf → the tensor that takes its place.
+        before, after: number of a line → events before or after it; line −1 is the beginning.
+        renamed: id of a value → the id that the call which makes it gives to its output.
+        moved: number of a line → id of a value that it reads → id of the value that it reads instead.
+        constants: number of a line → arguments in the place of its own.
+        removed: lines that are left out.
+        names: other names for values: name → id.
+        options: number of an optimizer's step → the options of its groups.
+    """
+
+    next_id: int
+    leaves: dict[int, torch.Tensor] = field(default_factory=dict)
+    before: dict[int, list[Event]] = field(default_factory=dict)
+    after: dict[int, list[Event]] = field(default_factory=dict)
+    renamed: dict[int, int] = field(default_factory=dict)
+    moved: dict[int, dict[int, int]] = field(default_factory=dict)
+    constants: dict[int, tuple[list[Any], dict[str, Any]]] = field(default_factory=dict)
+    removed: set[int] = field(default_factory=set)
+    names: dict[str, int] = field(default_factory=dict)
+    options: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
+
+    def fresh(self) -> int:
+        """An id for a value that the recording does not have."""
+        self.next_id += 1
+        return self.next_id - 1
+
+    def move(self, line: int, old: int, new: int) -> None:
+        """Has a line read another value."""
+        self.moved.setdefault(line, {})[old] = new
+
+    @property
+    def simple(self) -> bool:
+        """Whether only leaves change: the program itself stays as it is."""
+        return not (self.before or self.after or self.moved or self.constants or self.removed)
