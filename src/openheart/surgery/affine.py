@@ -58,7 +58,7 @@ class Kink:
 
     `linear` and `constant` are the parts of the gap, `indices` the places it stands at, `inside` the
     condition under which a place counts; `unit` is the one moving reference in it, where there is just one.
-    `reduced` says that the choice is among the places of a reduction.
+    Of a choice among the places of a reduction, `winner` is the one that was taken.
     """
 
     plain: Expr
@@ -67,7 +67,7 @@ class Kink:
     indices: frozenset[Index]
     inside: Expr | None
     unit: Ref | None
-    reduced: bool
+    winner: Expr | None
 
 
 @dataclass(slots=True)
@@ -231,16 +231,17 @@ class Cut:
                 return self._note(apply("sub", *node.args))
         raise Refusal("choice")
 
-    def _note(self, gap: Expr, inside: Expr | None = None, reduced: bool = False) -> None:
+    def _note(self, gap: Expr) -> None:
         linear, constant = self.of(gap)
         if linear is None:
             return
+        inside: Expr | None = None
         for condition in self._within:
             inside = condition if inside is None else both(inside, condition)
         free = gap.free if inside is None else gap.free | inside.free
         refs = _moving_refs(gap, self.moving)
-        unit = refs[0] if len(refs) == 1 and not reduced else None
-        self.kinks.append(Kink(bare(gap), linear, constant, free, inside, unit, reduced))
+        unit = refs[0] if len(refs) == 1 else None
+        self.kinks.append(Kink(bare(gap), linear, constant, free, inside, unit, None))
 
     def _extreme(self, node: Apply) -> Parts:
         # max(a, b) is a where a > b, else b
@@ -284,7 +285,7 @@ class Cut:
         inside = others if node.where is None else both(node.where, others)
         gap = apply("sub", Reduce(node.kind, node.over, bare(node.body), node.where), bare(node.body))
         parts = apply("sub", a, linear), apply("sub", c, constant)
-        self.kinks.append(Kink(gap, *parts, gap.free | inside.free, inside, None, True))
+        self.kinks.append(Kink(gap, *parts, gap.free | inside.free, inside, None, first))
         return a, c
 
 

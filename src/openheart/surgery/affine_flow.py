@@ -38,6 +38,8 @@ __all__ = [
     "laid",
     "segment_of",
     "spread",
+    "substituted",
+    "tensors_of",
     "tracked",
 ]
 
@@ -56,13 +58,17 @@ class NotAffineError(OpenheartError):
         module: the path of the module whose call it is; "" for the network itself.
         operator: the operator's name.
         reason: the word for it in the catalogues, `collapse.reason.…`.
+        told: what the sentence says: where, operator and reason, in words.
     """
 
-    def __init__(self, message: str, module: str, operator: str, reason: str) -> None:
-        super().__init__(message)
+    def __init__(
+        self, said: str, module: str, operator: str, reason: str, told: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(said)
         self.module = module
         self.operator = operator
         self.reason = reason
+        self.told = dict(told or {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +178,7 @@ def _symbol(name: str, shape: Sequence[int]) -> Definition:
     return Definition(name, tuple(Index("abcdefgh"[n % 8], size) for n, size in enumerate(shape)))
 
 
-def _tensors(law: Law) -> dict[Key, Tensor]:
+def tensors_of(law: Law) -> dict[Key, Tensor]:
     """The tensors that a law reads, by their keys."""
     nodes = walk(law.expr, into_definitions=True)
     return {n.tensor.key: n.tensor for n in nodes if isinstance(n, Ref) and isinstance(n.tensor, Tensor)}
@@ -205,7 +211,7 @@ def tracked(segment: Segment, start: Measured | None = None) -> dict[int, Measur
             stored = format_of(value.dtype)
             if stored is None:
                 continue
-            expr, definitions = substituted(law.expr, call, _tensors(law), known)
+            expr, definitions = substituted(law.expr, call, tensors_of(law), known)
             size, error = laid(expr, law.indices, fetcher(call), definitions, law.precision)
             if stored.unit > law.precision.unit:
                 error = error + stored.unit * np.abs(size) + stored.tiny * stored.unit
@@ -271,7 +277,7 @@ def spread(
             column = Index("column", columns)
             moving: dict[Key, tuple[Definition, Definition]] = {}
             definitions: dict[int, Measured] = {}
-            for key, tensor in _tensors(law).items():
+            for key, tensor in tensors_of(law).items():
                 form = known.get(held(call, tensor).id)
                 if form is None and key[0] == "output" and key[1] is not None:
                     _stands(segment, call, key[1], known)
@@ -319,7 +325,7 @@ def _cut(parts: Cut, law: Law) -> tuple[Expr | None, Expr]:
 
 def _stands(segment: Segment, call: Call, output: int, known: Mapping[int, Any]) -> None:
     """Refuses a law that reads another output of its own call, where that one moves."""
-    if any(held(call, tensor).id in known for tensor in _tensors(_law(segment, call, output)).values()):
+    if any(held(call, tensor).id in known for tensor in tensors_of(_law(segment, call, output)).values()):
         raise Refusal("own")
 
 
@@ -359,10 +365,11 @@ def refused(recording: Recording, call: Call, why: Refusal) -> NotAffineError:
     named = f"{call.scope} ({module})" if module else call.scope
     where = message("collapse.where.module", module=named) if named else message("collapse.where.none")
     reason = message(f"collapse.reason.{why.reason}", function=why.function)
-    said = message("collapse.error.not_affine", where=where, operator=call.name, reason=reason)
+    told = {"where": where, "operator": call.name, "reason": reason}
+    said = message("collapse.error.not_affine", **told)
     if call.arguments.get("training") is True or call.arguments.get("train") is True:
         said += " " + message("collapse.error.training")
-    return NotAffineError(said, call.scope, call.name, why.reason)
+    return NotAffineError(said, call.scope, call.name, why.reason, told)
 
 
 def _module(recording: Recording, path: str) -> str:

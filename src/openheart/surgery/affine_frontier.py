@@ -1,0 +1,174 @@
+"""How far an input can move before a piecewise linear network becomes another affine map.
+
+Every choice hangs on a gap, which is affine in the input while no choice changes: g·x + c. Along feature j
+it is crossed at −gap/gⱼ; the nearest point where it is 0 lies |gap| / ‖g‖ away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from openheart.check import fetcher, held
+from openheart.formula.expr import Expr, Index, Ref
+from openheart.formula.places import places
+from openheart.origins import Names
+from openheart.recording import Element, Recording
+from openheart.surgery.affine_flow import LARGEST, Choice, Measured, laid, substituted, tensors_of
+
+__all__ = ["Frontier"]
+
+Place = tuple[int, int]
+"""Which choice, and the position in it; (−1, 0) for none."""
+NOWHERE: Place = (-1, 0)
+LISTED = 100
+"""At most this many units on the boundary are named."""
+
+
+@dataclass(slots=True)
+class Frontier:
+    """The nearest boundaries, gathered choice by choice.
+
+    Attributes:
+        recording: the run.
+        known: every value on the way in float64, with how far the recorded one may lie from it.
+        features: how many numbers of the input move.
+        sample: the sample's place along the batch; None where there is no batch to choose from.
+    """
+
+    recording: Recording
+    known: Mapping[int, Measured]
+    features: int
+    sample: int | None
+    batch: int = 1
+    minus: Any = None
+    plus: Any = None
+    distance: float = float("inf")
+    unit: str = ""
+    active: dict[str, Any] = field(default_factory=dict)
+    winners: dict[str, Any] = field(default_factory=dict)
+    touching: list[str] = field(default_factory=list)
+    _choices: list[Choice] = field(default_factory=list)
+    _minus_at: Any = None
+    _plus_at: Any = None
+
+    def __post_init__(self) -> None:
+        self.minus, self.plus = np.full(self.features, np.inf), np.full(self.features, np.inf)
+        self._minus_at = np.full((self.features, 2), NOWHERE)
+        self._plus_at = np.full((self.features, 2), NOWHERE)
+
+    def note(self, choice: Choice) -> None:
+        """Measures one choice.
+
+        **Raises** `MemoryError` where its gaps are too many.
+        """
+        number = len(self._choices)
+        self._choices.append(choice)
+        fetch = fetcher(choice.call)
+        indices, kink = choice.indices, choice.kink
+        size = int(np.prod([i.extent for i in indices], dtype=np.int64))
+        if size * choice.column.extent > LARGEST:
+            raise MemoryError(f"{choice.column.extent} · {size}")
+        self._state(choice)
+        plain, definitions = substituted(kink.plain, choice.call, tensors_of(choice.law), self.known)
+        gap, doubt = (a.reshape(-1) for a in laid(plain, indices, fetch, definitions, choice.law.precision))
+        made, error = laid(kink.linear, (choice.column, *indices), fetch, choice.definitions)
+        slope = made.reshape(choice.column.extent, -1)[: self.features]
+        slope = np.where(
+            np.abs(slope) <= error.reshape(choice.column.extent, -1)[: self.features], 0.0, slope
+        )
+        counts = np.any(slope != 0, axis=0)
+        if kink.inside is not None:
+            counts &= laid(kink.inside, indices, fetch, {})[0].reshape(-1) != 0
+        on = counts & (np.abs(gap) <= doubt)
+        gap = np.where(on, 0.0, gap)
+        self._along(number, np.where(counts, slope, 0.0), gap)
+        with np.errstate(all="ignore"):
+            far = np.where(counts, np.abs(gap) / np.sqrt(np.sum(slope**2, axis=0)), np.inf)
+        if far.size:
+            nearest = int(np.argmin(far))
+            if far[nearest] < self.distance:
+                self.distance = float(far[nearest])
+                self.unit = self.named((number, nearest))
+        for place in np.flatnonzero(on)[: LISTED - len(self.touching)]:
+            name = self.named((number, int(place)))
+            if name not in self.touching:
+                self.touching.append(name)
+
+    def _along(self, number: int, slope: Any, gap: Any) -> None:
+        """The first crossing along each feature, both ways."""
+        if not gap.size:
+            return
+        with np.errstate(all="ignore"):
+            steps = np.where(slope != 0, -gap / slope, np.nan)
+        each = np.arange(self.features)
+        for way, best, at in ((1, self.plus, self._plus_at), (-1, self.minus, self._minus_at)):
+            with np.errstate(invalid="ignore"):
+                ahead = np.where(steps * way >= 0, steps * way, np.inf)
+            nearest = np.argmin(ahead, axis=1)
+            found = ahead[each, nearest]
+            better = found < best
+            best[better] = np.abs(found[better])
+            at[better] = np.stack([np.full(self.features, number), nearest], axis=1)[better]
+
+    def crossings(self, feature: int) -> tuple[str | None, str | None]:
+        """Which unit changes first as a feature falls, and as it grows."""
+        down, up = self._minus_at[feature], self._plus_at[feature]
+        return (
+            None if down[0] < 0 else self.named((int(down[0]), int(down[1]))),
+            None if up[0] < 0 else self.named((int(up[0]), int(up[1]))),
+        )
+
+    def named(self, place: Place) -> str:
+        """The address of the unit whose choice it is: what is compared, or the largest of many."""
+        choice = self._choices[place[0]]
+        at = np.unravel_index(place[1], [i.extent for i in choice.indices]) if choice.indices else ()
+        env: dict[Index, int] = dict(zip(choice.indices, map(int, at), strict=True))
+        unit = choice.kink.unit
+        if unit is not None and _within(unit, env):
+            where = places(unit, env, fetcher(choice.call))
+            return Names(self.recording, choice.call).element(unit.tensor, where)  # type: ignore[arg-type]
+        own = tuple(env.get(i, 0) for i in choice.law.indices)
+        return self.recording.address(Element(choice.call.outputs[choice.output], own))
+
+    def _state(self, choice: Choice) -> None:
+        """Notes the branch that was taken at each place: by recorded numbers."""
+        fetch, kink = fetcher(choice.call), choice.kink
+        if kink.winner is not None:
+            name = self.recording.name(choice.call.outputs[choice.output])
+            first = laid(kink.winner, choice.law.indices, fetch, {})[0]
+            self.winners[name] = self._own(first.astype(np.int64))
+            return
+        own = set(choice.law.indices)
+        indices = choice.law.indices if own.issuperset(choice.indices) else choice.indices
+        on = self._own(laid(kink.plain, indices, fetch, {})[0] > 0)
+        name = self._tensor_name(choice, kink.unit)
+        before = self.active.get(name)
+        if before is None or before.shape != on.shape:
+            self.active[name] = on
+        else:
+            self.active[name] = before.astype(np.int64) + on
+
+    def _tensor_name(self, choice: Choice, unit: Ref | None) -> str:
+        if unit is None:
+            return self.recording.name(choice.call.outputs[choice.output])
+        value = held(choice.call, unit.tensor)  # type: ignore[arg-type]
+        if self.recording.has_own_name(value):
+            return self.recording.name(value)
+        return Names(self.recording, choice.call).tensor(unit.tensor)  # type: ignore[arg-type]
+
+    def _own(self, states: Any) -> Any:
+        """The sample's own states, where the batch comes first."""
+        if self.sample is not None and states.ndim and states.shape[0] == self.batch:
+            return states[self.sample]
+        return states
+
+
+def _within(unit: Ref, env: Mapping[Index, int]) -> bool:
+    def free(node: Expr) -> bool:
+        return all(i in env for i in node.free)
+
+    return all(map(free, unit.index))
