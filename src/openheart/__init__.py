@@ -42,6 +42,8 @@ _HOMES = {
     "freeze": "surgery",
     "read_edits": "surgery",
     "write_edits": "surgery",
+    "compare": "surgery",
+    "Comparison": "surgery",
     "set_language": "i18n",
     "set_decimal_mark": "i18n",
     "AddressError": "errors",

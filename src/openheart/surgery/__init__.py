@@ -1,5 +1,7 @@
 """Surgery: change any number of a recorded run and see what would have happened."""
 
+from openheart.surgery.compare import compare
+from openheart.surgery.comparison import Comparison
 from openheart.surgery.edits import (
     Edit,
     ablate,
@@ -16,9 +18,11 @@ from openheart.surgery.edits import (
 from openheart.surgery.replay import intervene, replay, undo
 
 __all__ = [
+    "Comparison",
     "Edit",
     "ablate",
     "add",
+    "compare",
     "cut",
     "freeze",
     "intervene",
