@@ -106,7 +106,7 @@ class Part:
 
 
 def find_part(names: Names, address: str) -> Part:
-    """The numbers that an address with slices means: `0.out[:,2]`, `0.out[...,-1]`, `0.weight[1,0]`, `0.bias`.
+    """The numbers that an address with slices means: `0.out[:,2]`, `0.out[...,-1]`, `0.bias`, `0.bias[1]`.
 
     Fewer indices than dimensions mean all of the rest, as in PyTorch.
 

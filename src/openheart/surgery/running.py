@@ -381,9 +381,16 @@ class _Assembly:
 
     def _names(self) -> Names:
         old, values, plan = self.run.recording._named, self.facts.values, self.run.plan
+        made = self.facts.makers
+        gone = {  # what was made by a call that is no more, and by no other
+            value.id
+            for call in plan.removed
+            for value in self.old.calls[call].outputs
+            if value.id not in made
+        }
         names = Names(
-            {name: values[value.id] for name, value in old.values.items()},
-            dict(old.canonical),
+            {name: values[value.id] for name, value in old.values.items() if value.id not in gone},
+            {identity: name for identity, name in old.canonical.items() if identity not in gone},
             set(old.nameless),
         )
         for name, identity in plan.names.items():

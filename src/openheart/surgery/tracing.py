@@ -35,6 +35,9 @@ class Traced:
         self.like = like
         self.output = output
         self.leaves: list[torch.Tensor] = []
+        self.others: list[
+            tuple[torch.Tensor, int]
+        ] = []  # leaves that the function has of its own, and their ids
         self.result: torch.Tensor | None = None
         self.known: list[tuple[torch.Tensor, int, bool]] = []  # tensor, its id, whether nobody made it
         self.run: Run | None = None
@@ -55,7 +58,10 @@ class Traced:
             result = self._recorded(Recorder, copied=False)
             self.result = result
         self.known = [(leaf, i, True) for leaf, i in zip(self.leaves, self.inputs, strict=True)]
+        self.known += [(leaf, identity, True) for leaf, identity in self.others]
         self.known.append((result, self.output, False))
+        for leaf, identity in self.others:
+            run.put(identity, leaf.detach(), "parameter")
         run.put(self.output, result.detach())
         run.add(_Half(self, backward=False))
         return result.detach()
@@ -77,15 +83,16 @@ class Traced:
         return result
 
     def backward(
-        self, run: Run, gradient: int, outputs: Sequence[int | None], others: Sequence[torch.Tensor] = ()
-    ) -> list[torch.Tensor | None]:
-        """The gradients of its inputs and of `others`, from the gradient of its result.
+        self, run: Run, gradient: int, outputs: Sequence[int | None], others: Sequence[int] = ()
+    ) -> None:
+        """The gradients of its inputs and of `self.others`, from the gradient of its result.
 
-        `outputs` are the ids that these gradients have; None for one that nobody asks for.
+        `outputs` and `others` are the ids that these gradients have; None for one that nobody asks for.
         """
         assert self.result is not None
         given = run.tensor(gradient)
-        wanted = [*self.leaves, *others]
+        wanted = [*self.leaves, *(leaf for leaf, _ in self.others)]
+        outputs = [*outputs, *others]
         sources = [
             leaf
             for leaf, output in zip(wanted, outputs, strict=True)
@@ -102,7 +109,6 @@ class Traced:
                 self.recorder.log.sequence = self.sequence
         self.known.append((given, gradient, True))
         by_leaf = {id(leaf): item for leaf, item in zip(sources, found, strict=True)}
-        gradients: list[torch.Tensor | None] = []
         for leaf, output in zip(wanted, outputs, strict=True):
             item = by_leaf.get(id(leaf))
             if output is not None:
@@ -110,9 +116,7 @@ class Traced:
                     item = torch.zeros_like(leaf).detach()
                 run.put(output, item.detach())
                 self.known.append((item, output, False))
-            gradients.append(item)
         run.add(_Half(self, backward=True))
-        return gradients
 
     def calls(self) -> list[tuple[bool, Added]]:
         """Every call, and whether it is of the backward pass; ids are those of the run."""

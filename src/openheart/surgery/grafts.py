@@ -1,0 +1,412 @@
+"""Swaps and cuts: one function in the place of another, an edge that carries nothing.
+
+What takes a piece's place is run by PyTorch, forward and backward, and its calls are put into the program.
+Which of the recorded gradients the piece handed on, and to which of its inputs, is found by running the piece
+itself once more under autograd: its gradients must be the recorded ones, bit for bit.
+"""
+
+# The parts of a recording know each other's insides.
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from openheart.errors import InterventionError
+from openheart.recording import Call, Value, values_in
+from openheart.recording.addresses import Part, find_part
+from openheart.surgery.edits import Edit
+from openheart.surgery.plan import Spot
+from openheart.surgery.program import Program, redraws, same_bits, where
+from openheart.surgery.running import Run
+from openheart.surgery.tracing import Traced
+
+if TYPE_CHECKING:
+    from openheart.surgery.operate import Surgeon
+
+__all__ = ["cut_edge", "swap_calls"]
+
+aten = torch.ops.aten
+_FUNCTIONS = (
+    "relu", "relu6", "leaky_relu", "elu", "selu", "celu", "gelu", "silu", "mish", "softplus", "softsign",
+    "hardtanh", "hardswish", "hardsigmoid", "logsigmoid", "tanhshrink", "sigmoid", "tanh",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Piece:
+    """A part of the forward pass with one way in and one way out: an activation's call, a module's calls."""
+
+    name: str
+    calls: tuple[Call, ...]
+    taken: Value
+    given: Value
+
+
+# Swaps ------------------------------------------------------------------------------------------------------
+
+
+def swap_calls(surgeon: Surgeon, edit: Edit) -> None:
+    """Puts a function in the place of every piece that the edit means.
+
+    Raises:
+        InterventionError: it means none, or a piece cannot be taken out of the network by itself.
+    """
+    assert edit.address is not None
+    pieces = _pieces(surgeon, edit.address)
+    if not pieces:
+        activations = sorted(
+            {call.name.rstrip("_") for call in surgeon.recording.calls if call.name.rstrip("_") in _FUNCTIONS}
+        )
+        raise InterventionError(
+            f"{edit.address!r} is no module of this network, no class of one, and no operator of its forward "
+            f"pass; activations that ran: {', '.join(activations) or 'none'}"
+        )
+    for piece in pieces:
+        _swap(surgeon, piece, edit)
+
+
+def _function(edit: Edit) -> Callable[..., torch.Tensor]:
+    by = edit.value
+    if isinstance(by, torch.nn.Module):
+        return copy.deepcopy(by)  # what is done to the module later does not change this recording
+    if callable(by):
+        return by
+    if by == "identity":
+        return lambda tensor: tensor
+    if isinstance(by, str) and by in _FUNCTIONS:
+        return getattr(torch, by) if by in ("sigmoid", "tanh") else getattr(torch.nn.functional, by)
+    raise InterventionError(
+        f"{by!r} cannot take the place of {edit.address!r}: give a module, a function of a tensor, or one of "
+        f"identity, {', '.join(_FUNCTIONS)}"
+    )
+
+
+def _pieces(surgeon: Surgeon, what: str) -> list[Piece]:
+    recording = surgeon.recording
+    forward = [call for call in recording.calls if call.phase in ("forward", "loss")]
+    names = recording._named.values
+    paths = [what] if f"{what}.out" in names and f"{what}.in" in names else []
+    if not paths and recording.model is not None:
+        paths = [path for path, module in recording.model.named_modules() if type(module).__name__ == what]
+    if paths:
+        found = []
+        for path in paths:
+            found += _module_pieces(surgeon, path, forward)
+        return found
+    return [
+        Piece(where(call), (call,), call.args[0], call.outputs[0])
+        for call in forward
+        if call.name.rstrip("_") == what and call.outputs and isinstance(call.args[0], Value)
+    ]
+
+
+def _module_pieces(surgeon: Surgeon, path: str, forward: list[Call]) -> list[Piece]:
+    """One piece for each time that a module was called, in each step."""
+    recording = surgeon.recording
+    names = recording._named.values
+    found: list[Piece] = []
+    for step in sorted({call.step for call in forward}):
+        last = -1
+        visit = 1
+        while True:
+            stem = f"{path}:{visit}" if visit > 1 else path
+            stem = f"@{step} {stem}" if step else stem
+            taken, given = names.get(f"{stem}.in"), names.get(f"{stem}.out")
+            if taken is None or given is None:
+                break
+            made = recording.maker(given)
+            end = made[0].id if made is not None else -1
+            calls = tuple(
+                call
+                for call in forward
+                if last < call.id <= end and (call.scope == path or call.scope.startswith(f"{path}."))
+            )
+            found.append(Piece(stem, calls if taken is not given else (), taken, given))
+            last, visit = end, visit + 1
+    return found
+
+
+def _swap(surgeon: Surgeon, piece: Piece, edit: Edit) -> None:
+    function = _function(edit)
+    if not piece.calls:  # the module hands its input on as it is
+        part = Part(f"{piece.name}.out", piece.given, None, piece.given.shape)
+        surgeon.edit_made(part, [(Edit("call", edit.address, value=function), part)])
+        return
+    recording, plan, program = surgeon.recording, surgeon.plan, surgeon.program
+    _must_stand_alone(surgeon, piece)
+    last = recording.maker(piece.given)
+    assert last is not None
+    like = last[0]
+    plan.removed.update(call.id for call in piece.calls)
+    traced = Traced(function, [piece.taken.id], like, piece.given.id)
+    parameters = list(function.named_parameters()) if isinstance(function, torch.nn.Module) else []
+    traced.others = [(parameter, plan.fresh()) for _, parameter in parameters]
+    for (name, _), (_, identity) in zip(parameters, traced.others, strict=True):
+        plan.names[f"{piece.name}.{name}"] = identity
+
+    def forward(run: Run) -> None:
+        result = traced.forward(run)
+        if tuple(result.shape) != piece.given.shape or result.dtype != piece.given.dtype:
+            raise InterventionError(
+                f"{edit.value!r} gives a tensor of shape {tuple(result.shape)} ({result.dtype}) in the place "
+                f"of {piece.name!r}, which gave {piece.given.shape} ({piece.given.dtype})"
+            )
+
+    plan.after.setdefault(like.id, []).append(forward)
+    tied = _backward_calls(surgeon, piece)
+    gradient = surgeon.backward.gradient(piece.given) if tied else None
+    if gradient is None:
+        return
+    handed = _handed(surgeon, piece, tied, gradient)
+    taken = handed.pop(piece.taken.id, None)
+    plan.removed.update(call.id for call in tied)
+    _bury(surgeon, piece, tied, taken)
+    goes_to = taken.id if taken is not None and taken is not gradient else None
+    if taken is gradient:
+        goes_to = plan.fresh()
+        for taker in surgeon.backward.takers(piece.given, gradient):
+            plan.move(taker.id, gradient.id, goes_to)
+    ids = [plan.fresh() for _ in parameters]
+    for (name, _), identity in zip(parameters, ids, strict=True):
+        plan.names[f"{piece.name}.{name}.grad"] = identity
+
+    def backward(run: Run) -> None:
+        traced.backward(run, gradient.id, [goes_to], ids)
+
+    first = min(call.id for call in tied) if tied else program.made_at[gradient.id]
+    plan.before.setdefault(first, []).append(backward)
+
+
+def _must_stand_alone(surgeon: Surgeon, piece: Piece) -> None:
+    """Nothing outside of a piece may read what it makes on the way, but its own backward."""
+    inside = {call.id for call in piece.calls}
+    if piece.given.id in surgeon.plan.renamed or not inside.isdisjoint(surgeon.plan.removed):
+        raise InterventionError(f"{piece.name!r} is edited twice at once: do one after the other")
+    mine = inside | {call.id for call in _backward_calls(surgeon, piece)}
+    mine |= {call.id for call in surgeon.backward.saved(piece.given)}
+    for call in piece.calls:
+        for value in call.outputs:
+            if value is piece.given:
+                continue
+            for user in surgeon.recording.users(value):
+                if user.id not in mine and user.name != "detach":
+                    raise InterventionError(
+                        f"{piece.name!r} cannot be taken out by itself: {where(user)} reads what "
+                        f"{where(call)} makes inside of it"
+                    )
+
+
+def _backward_calls(surgeon: Surgeon, piece: Piece) -> list[Call]:
+    return [call for made in piece.calls for call in surgeon.backward.tied.get(made.id, ())]
+
+
+def _bury(surgeon: Surgeon, piece: Piece, tied: list[Call], taken: Value | None) -> None:
+    """Takes out what was made of gradients that are no more: those of the piece's parameters."""
+    recording, plan = surgeon.recording, surgeon.plan
+    dead = {value.id for call in tied for value in call.outputs if value is not taken}
+    for call in recording.calls:
+        if call.id in plan.removed:
+            continue
+        if any(value.id in dead for value in values_in((call.args, call.kwargs))):
+            if call.phase == "optimizer":
+                raise InterventionError(
+                    f"{piece.name!r} has parameters that the optimizer's step updates: record again with "
+                    "what is to take its place, or record without the step"
+                )
+            plan.removed.add(call.id)
+            dead.update(value.id for value in call.outputs)
+
+
+# Cuts -------------------------------------------------------------------------------------------------------
+
+
+def cut_edge(surgeon: Surgeon, edit: Edit) -> None:
+    """Computes the destination as if the source were zero; nothing else sees it.
+
+    Raises:
+        InterventionError: nothing leads from the source to the destination.
+    """
+    assert edit.address is not None
+    assert edit.to is not None
+    recording, plan = surgeon.recording, surgeon.plan
+    source = find_part(recording._named, edit.address)
+    target = find_part(recording._named, edit.to)
+    piece = _between(surgeon, source, target)
+    if target.value.id in plan.renamed:
+        raise InterventionError(f"{target.name!r} is edited and cut at once: do one after the other")
+    like = piece.calls[-1]
+    before, shadow = plan.fresh(), plan.fresh()
+    plan.renamed[target.value.id] = before
+    plan.names[f"{target.name}.before"] = before
+    for reader in surgeon.backward.saved(target.value):
+        plan.move(reader.id, target.value.id, before)
+    keep = torch.ones(source.value.shape, dtype=torch.bool)
+    keep[... if source.index is None else source.index] = False
+    reached = torch.zeros(target.value.shape, dtype=torch.bool)
+    reached[... if target.index is None else target.index] = True
+    inputs = _inputs(piece)
+    at = [value.id for value in inputs].index(source.value.id)
+
+    def function(*tensors: torch.Tensor) -> torch.Tensor:
+        env = {value.id: tensor for value, tensor in zip(inputs, tensors, strict=True)}
+        env[source.value.id] = tensors[at].masked_fill(~keep, 0)
+        return _run_piece(surgeon.program, piece, env)
+
+    traced = Traced(function, [value.id for value in inputs], like, shadow)
+    joined: list[Any] = []
+
+    def forward(run: Run) -> None:
+        if before not in run.env:
+            run.put(before, target.value.data)
+        traced.forward(run)
+        parts = (run.constant(reached), Spot(shadow), Spot(before))
+        joined.append(run.call(aten.where.self, parts, like, target.value.id)[1])
+
+    plan.after.setdefault(like.id, []).append(forward)
+    tied = _backward_calls(surgeon, piece)
+    gradient = surgeon.backward.gradient(target.value) if tied else None
+    if gradient is None:
+        return
+    handed = _handed(surgeon, piece, tied, gradient)
+    if any(value is gradient for value in handed.values()):
+        raise InterventionError(
+            f"the edge from {edit.address!r} to {edit.to!r} hands the gradient on as it is, so the recorded "
+            "backward pass has no call of its own for it: record the forward pass alone to cut it"
+        )
+    kept, crossing = plan.fresh(), plan.fresh()
+    for call in surgeon.backward.takers(target.value, gradient):
+        plan.move(call.id, gradient.id, kept)
+    made = recording.maker(gradient)
+
+    def split(run: Run) -> None:
+        mask = run.constant(reached)
+        run.call(aten.masked_fill.Scalar, (Spot(gradient.id), mask, 0), like, kept, "backward", joined[-1])
+        other = run.constant(~reached)
+        run.call(
+            aten.masked_fill.Scalar, (Spot(gradient.id), other, 0), like, crossing, "backward", joined[-1]
+        )
+        traced.backward(run, crossing, [shares.get(value.id) for value in inputs])
+
+    shares = {identity: plan.fresh() for identity in handed}
+    plan.after.setdefault(-1 if made is None else made[0].id, []).append(split)
+    for identity, value in handed.items():
+        _add_share(surgeon, value, shares[identity], like)
+
+
+def _add_share(surgeon: Surgeon, value: Value, share: int, like: Call) -> None:
+    """Adds what comes through the cut edge's other side to a gradient that the piece hands on."""
+    plan = surgeon.plan
+    alone = plan.fresh()
+    plan.renamed[value.id] = alone
+    line = surgeon.program.made_at[value.id]
+
+    def add(run: Run) -> None:
+        if alone not in run.env:
+            run.put(alone, value.data)
+        run.call(aten.add.Tensor, (Spot(alone), Spot(share)), like, value.id, "backward")
+
+    plan.after.setdefault(line, []).append(add)
+
+
+def _between(surgeon: Surgeon, source: Part, target: Part) -> Piece:
+    """The calls that lead from one value to another."""
+    recording = surgeon.recording
+    made = recording.maker(target.value)
+    reached = {source.value.id}
+    onward: list[Call] = []
+    for call in recording.calls:
+        if made is not None and call.id > made[0].id:
+            break
+        if call.phase in ("forward", "loss") and any(
+            value.id in reached for value in values_in((call.args, call.kwargs))
+        ):
+            onward.append(call)
+            reached.update(value.id for value in call.outputs)
+    needed = {target.value.id}
+    calls: list[Call] = []
+    for call in reversed(onward):
+        if any(value.id in needed for value in call.outputs):
+            calls.append(call)
+            needed.update(value.id for value in values_in((call.args, call.kwargs)))
+    if not calls or target.value.id not in reached or source.value is target.value:
+        raise InterventionError(f"nothing leads from {source.name!r} to {target.name!r} in the forward pass")
+    return Piece(target.name, tuple(reversed(calls)), source.value, target.value)
+
+
+# Pieces -----------------------------------------------------------------------------------------------------
+
+
+def _inputs(piece: Piece) -> list[Value]:
+    """What a piece reads that it does not make."""
+    made = {value.id for call in piece.calls for value in call.outputs}
+    found: dict[int, Value] = {}
+    for call in piece.calls:
+        for value in values_in((call.args, call.kwargs)):
+            if value.id not in made:
+                found.setdefault(value.id, value)
+    return list(found.values())
+
+
+def _run_piece(program: Program, piece: Piece, env: dict[int, torch.Tensor]) -> torch.Tensor:
+    """A piece on other numbers, as PyTorch runs it: autograd follows, modes see it."""
+    for call in piece.calls:
+        line = program.lines[call.id]
+        if line.blank or (line.random and not redraws(line)):
+            continue  # its draw stands
+        for value, tensor in zip(call.outputs, line.run(env), strict=True):
+            env[value.id] = tensor
+    return env[piece.given.id]
+
+
+def _handed(surgeon: Surgeon, piece: Piece, tied: Sequence[Call], gradient: Value) -> dict[int, Value]:
+    """For each input of a piece the recorded gradient that the piece hands on to it.
+
+    Raises:
+        InterventionError: the piece's gradients cannot be told from the recording.
+    """
+    mine = {call.id for call in tied}
+    names = surgeon.backward.owners
+    offered = [
+        value
+        for call in tied
+        for value in call.outputs
+        if value.kept
+        and (value.id in names or any(user.id not in mine for user in surgeon.recording.users(value)))
+    ]
+    inputs = _inputs(piece)
+    leaves: dict[int, torch.Tensor] = {}
+    for value in inputs:
+        leaf = value.data.detach().clone()
+        if value.dtype.is_floating_point or value.dtype.is_complex:
+            leaf.requires_grad_(True)
+        leaves[value.id] = leaf
+    wanted = [(identity, leaf) for identity, leaf in leaves.items() if leaf.requires_grad]
+    with torch.enable_grad(), torch._C._DisableTorchDispatch():
+        result = _run_piece(surgeon.program, piece, dict(leaves))
+        if not result.requires_grad:
+            return {}
+        found: Sequence[torch.Tensor | None] = torch.autograd.grad(
+            result, [leaf for _, leaf in wanted], gradient.data.clone(), allow_unused=True
+        )
+    handed: dict[int, Value] = {}
+    for (identity, _), made in zip(wanted, found, strict=True):
+        if made is None:
+            continue
+        match = next((value for value in offered if same_bits(value.data, made)), None)
+        if match is not None:
+            offered.remove(match)
+            handed[identity] = match
+        elif same_bits(gradient.data, made):
+            handed[identity] = gradient
+    missing = [value for value in offered if value.shape == piece.taken.shape]
+    if missing and piece.taken.id not in handed:
+        raise InterventionError(
+            f"{piece.name!r} cannot be operated on in this recording: autograd, asked again, does not give "
+            "the gradients that were recorded for it; record the forward pass alone"
+        )
+    return handed
