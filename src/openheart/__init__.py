@@ -44,6 +44,8 @@ _HOMES = {
     "write_edits": "surgery",
     "compare": "surgery",
     "Comparison": "surgery",
+    "collapse": "surgery",
+    "count_regions": "surgery",
     "set_language": "i18n",
     "set_decimal_mark": "i18n",
     "AddressError": "errors",

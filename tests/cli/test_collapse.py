@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import sys
 from importlib import import_module
 
 import pytest
@@ -66,15 +67,13 @@ def test_bad_input_exits_with_two(call, arguments, said, lang) -> None:
 
 def test_disagreement_exits_with_one(call, monkeypatch) -> None:
     import_module("openheart.surgery.collapse")
-    import sys
-
-    room = sys.modules["openheart.surgery.collapse"]
+    room = sys.modules["openheart.surgery.collapse"]  # `openheart.surgery.collapse` is the verb
     honest = room.collapse
 
     def planted(*arguments, **options):
         return dataclasses.replace(honest(*arguments, **options), _agree=False)
 
     monkeypatch.setattr(room, "collapse", planted)
-    answer = call("collapse", "seed", "0", "1", "--lang", "en")
+    answer = call("collapse", "seed", "0", "1")
     assert answer.code == 1
-    assert "disagrees" in answer.out
+    assert "✗" in answer.out

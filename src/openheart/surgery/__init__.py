@@ -1,5 +1,7 @@
 """Surgery: change any number of a recorded run and see what would have happened."""
 
+from openheart.surgery.affine_flow import NotAffineError
+from openheart.surgery.collapse import Collapse, collapse
 from openheart.surgery.compare import compare
 from openheart.surgery.comparison import Comparison
 from openheart.surgery.edits import (
@@ -15,17 +17,26 @@ from openheart.surgery.edits import (
     swap,
     write_edits,
 )
+from openheart.surgery.local_map import LocalMap, local_map
+from openheart.surgery.regions import Regions, count_regions
 from openheart.surgery.replay import intervene, replay, undo
 
 __all__ = [
+    "Collapse",
     "Comparison",
     "Edit",
+    "LocalMap",
+    "NotAffineError",
+    "Regions",
     "ablate",
     "add",
+    "collapse",
     "compare",
+    "count_regions",
     "cut",
     "freeze",
     "intervene",
+    "local_map",
     "patch",
     "read_edits",
     "replay",

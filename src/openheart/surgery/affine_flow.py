@@ -35,6 +35,7 @@ __all__ = [
     "Measured",
     "NotAffineError",
     "Segment",
+    "choices_in",
     "laid",
     "segment_of",
     "spread",
@@ -293,10 +294,7 @@ def spread(
             fetch = fetcher(call)
             if choices is not None:
                 for kink in parts.kinks:
-                    free = kink.indices
-                    own = tuple(i for i in law.indices if i in free)
-                    others = tuple(sorted(free - frozenset(own), key=lambda i: i.name))
-                    choices(Choice(call, output, law, kink, own + others, column, definitions))
+                    choices(Choice(call, output, law, kink, _ordered(law, kink), column, definitions))
             if first is None:  # nothing of it moves: it is read as it was recorded
                 continue
             known[value.id] = (
@@ -312,6 +310,12 @@ def spread(
     shape = segment.target.shape
     fixed = segment.target.array.astype(np.float64)
     return (np.zeros((columns, *shape)), np.zeros((columns, *shape))), (fixed, np.zeros(shape))
+
+
+def _ordered(law: Law, kink: Kink) -> tuple[Index, ...]:
+    """A choice's places: the law's own indices first, in their order."""
+    own = tuple(i for i in law.indices if i in kink.indices)
+    return own + tuple(sorted(kink.indices - frozenset(own), key=lambda i: i.name))
 
 
 def _cut(parts: Cut, law: Law) -> tuple[Expr | None, Expr]:
@@ -377,3 +381,32 @@ def _module(recording: Recording, path: str) -> str:
         return ""
     found = dict(recording.model.named_modules()).get(path)
     return "" if found is None else type(found).__name__
+
+
+# Choices alone --------------------------------------------------------------------------------------
+
+
+def choices_in(segment: Segment) -> Iterator[Choice]:
+    """Every choice on the way, without the forms: for what was chosen, sample by sample.
+
+    **Raises** `NotAffineError` for a call that is not piecewise linear.
+    """
+    moving = {segment.source.id}
+    for call, output in _steps(segment):
+        with _telling(segment, call):
+            law, value = _law(segment, call, output), call.outputs[output]
+            column = Index("column", 1)
+            given: dict[Key, tuple[Definition, Definition]] = {}
+            for key, tensor in tensors_of(law).items():
+                if held(call, tensor).id in moving:
+                    given[key] = _symbol(tensor.name, (1, *tensor.shape)), _symbol(tensor.name, tensor.shape)
+                elif key[0] == "output" and key[1] is not None:
+                    _stands(segment, call, key[1], dict.fromkeys(moving))
+            if not given:
+                continue
+            parts = Cut(column, given, piecewise=True)
+            linear, _ = parts.of(law.expr)
+            if linear is not None:
+                moving.add(value.id)
+        for kink in parts.kinks:
+            yield Choice(call, output, law, kink, _ordered(law, kink), column, {})
