@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from openheart.formula.expr import (
@@ -100,13 +100,19 @@ class Block:
         return "\n".join(out)
 
 
-RESERVED = frozenset(
-    "break case catch class const continue debugger default delete do else enum export extends false finally "
-    "for function if implements import in instanceof interface let new null package private protected public "
-    "return static super switch this throw true try typeof undefined var void while with yield await async "
-    "arguments eval NaN Infinity Math Number out outE scratch U64 U32 U16 UB T64 T32 T16 v e o".split()
-)
-UNITS = {"float64": ("U64", "T64"), "float32": ("U32", "T32"), "float16": ("U16", "T16"), "bfloat16": ("UB", "T32")}
+_WORDS = """
+arguments async await break case catch class const continue debugger default delete do else enum eval export
+extends false finally for function if implements import in instanceof interface let new null package private
+protected public return static super switch this throw true try typeof undefined var void while with yield
+Infinity Math NaN Number T16 T32 T64 U16 U32 U64 UB e o out outE scratch v
+"""
+RESERVED = frozenset(re.findall(r"\w+", _WORDS))
+UNITS = {
+    "float64": ("U64", "T64"),
+    "float32": ("U32", "T32"),
+    "float16": ("U16", "T16"),
+    "bfloat16": ("UB", "T32"),
+}
 SUPER = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹₀₁₂₃₄₅₆₇₈₉", "01234567890123456789")
 
 
@@ -127,7 +133,11 @@ def literal(value: object) -> str:
             return "NaN"
         if math.isinf(value):
             return "Infinity" if value > 0 else "-Infinity"
-        return repr(int(value)) if value == int(value) and abs(value) < 1e15 and str(value)[0] != "-" else repr(value)
+        return (
+            repr(int(value))
+            if value == int(value) and abs(value) < 1e15 and str(value)[0] != "-"
+            else repr(value)
+        )
     if isinstance(value, int):
         return repr(value)
     raise NoJavaScript(f"the number {value!r} (complex)")
@@ -192,7 +202,9 @@ class Writer:
         (self.block if where is None else where).lines.append(f"const {name} = {source};")
         return name
 
-    def open(self, i: Index, *, backward: bool = False, base: bool = False, also: Sequence[Index] = ()) -> Block:
+    def open(
+        self, i: Index, *, backward: bool = False, base: bool = False, also: Sequence[Index] = ()
+    ) -> Block:
         """Steps into a loop over an index; one of extent 1 has no loop."""
         around = {name for block in self.block.up() for name in block.bound.values()}
         wish = identifier(i.name)
@@ -206,7 +218,7 @@ class Writer:
             if backward
             else f"for (let {name} = 0; {name} < {i.extent}; {name}++)"
         )
-        made = Block(header, self.block, {k: name for k in (i, *also)}, base, self.block.times * i.extent)
+        made = Block(header, self.block, dict.fromkeys((i, *also), name), base, self.block.times * i.extent)
         self.block = made
         return made
 
@@ -262,8 +274,9 @@ class Writer:
 
     def _cheap(self, node: Expr) -> bool:
         """Arithmetic of constants and places, which is not worth a name."""
-        return not node.free or all(isinstance(n, (Number, Index, Apply)) for n in walk(node)) and not any(
-            isinstance(n, Apply) and n.function in ("mod", "floordiv") for n in walk(node)
+        return not node.free or (
+            all(isinstance(n, (Number, Index, Apply)) for n in walk(node))
+            and not any(isinstance(n, Apply) and n.function in ("mod", "floordiv") for n in walk(node))
         )
 
     def _bound(self, node: Expr, wish: str) -> Operand:
@@ -282,7 +295,9 @@ class Writer:
         if (made.level < ATOM or "[" in made.value or "(" in made.value) and not made.constant:
             made = Operand(self.let(made.value, wish or self._wish(node)), made.error, made.kind)
         if made.error and not re.fullmatch(r"\w+", made.error):
-            made = Operand(made.value, self.let(made.error, "e_" + identifier(wish or "t")), made.kind, made.level)
+            made = Operand(
+                made.value, self.let(made.error, "e_" + identifier(wish or "t")), made.kind, made.level
+            )
         assert self.block is home
         self.block = here
         home.known[key] = made
@@ -374,13 +389,13 @@ class Writer:
                 name = self.variable(i)
                 size = "" if abs(step) == 1 else f" * {abs(step)}"
                 groups.append((self.home((i,)), f"{name}{size}", "-" if step < 0 else "+"))
-        for stride, part in rest:
+        for steps_of, part in rest:
             made = self.of(part)
             if made.error:
                 doubts.append(made.error)
             text = made.value if made.level >= SUM else f"({made.value})"
-            if stride != 1:
-                text = f"{within(made, 13)} * {stride}"
+            if steps_of != 1:
+                text = f"{within(made, 13)} * {steps_of}"
             groups.append((self.home(part.free), text, "+"))
         order = {id(block): n for n, block in enumerate(reversed(list(self.block.up())))}
         groups.sort(key=lambda g: (order[id(g[0])], g[2] == "-"))
@@ -444,7 +459,9 @@ class Writer:
         self._store(name, self._flat_place(made.indices), self.operand(made.body))
         self.close(base)
 
-    def _steps(self, group: Sequence[Definition], backward: bool, own: tuple[Sequence[Index], Expr] | None) -> None:
+    def _steps(
+        self, group: Sequence[Definition], backward: bool, own: tuple[Sequence[Index], Expr] | None
+    ) -> None:
         """Fills tensors step by step along their first indices; `own` is the output itself, step by step."""
         here = self.block
         self.block = self.root
@@ -461,7 +478,9 @@ class Writer:
         self.block = here
 
     def _flat_place(self, indices: Sequence[Index]) -> str:
-        return self._place(Ref(Tensor("", tuple(i.extent for i in indices), "float", ("", None)), tuple(indices)), [])
+        return self._place(
+            Ref(Tensor("", tuple(i.extent for i in indices), "float", ("", None)), tuple(indices)), []
+        )
 
     def _store(self, name: str, place: str, made: Operand) -> None:
         value = made.value
@@ -504,7 +523,9 @@ class Writer:
         shape = tuple(i.extent for i in at)
         place = self._place(Ref(Tensor("", shape, "float", ("", None)), at), [])
         here, self.block = self.block, home
-        value = self.let(f"{held.value}[{place}]", f"{node.kind}_at") if self.bounds else f"{held.value}[{place}]"
+        value = (
+            self.let(f"{held.value}[{place}]", f"{node.kind}_at") if self.bounds else f"{held.value}[{place}]"
+        )
         error = self.let(f"{held.value}E[{place}]", "e_t") if self.bounds else None
         self.block = here
         return Operand(value, error, held.kind)
@@ -552,7 +573,9 @@ class Writer:
             guard.holds.append(self.let(holds, "holds"))
             guard.doubts.append(f"{made.error} > 0")
             holds = f"{guard.holds[-1]} || {made.error} > 0"
-        self.block = Block(f"if ({made.value if not made.error else holds})", self.block, times=self.block.times)
+        self.block = Block(
+            f"if ({made.value if not made.error else holds})", self.block, times=self.block.times
+        )
 
     def _reduce(self, node: Reduce) -> Operand:
         """A reduction as loops where the writer stands; its result is known after them."""
@@ -579,7 +602,9 @@ class Writer:
     def _folded(self, node: Reduce, count: int) -> Operand:
         kind = self._kind_of(node)
         product = node.kind == "product"
-        sum_ = self._variable({"rank": "count", "mean": "sum"}.get(node.kind, node.kind), "1" if product else "0")
+        sum_ = self._variable(
+            {"rank": "count", "mean": "sum"}.get(node.kind, node.kind), "1" if product else "0"
+        )
         carried = self.bounds and (kind == "f" or node.kind == "rank")
         size = self._variable("size", "1" if product else "0") if carried and kind == "f" else ""
         spread = self._variable("spread", "0") if carried else ""
@@ -603,8 +628,13 @@ class Writer:
             neutral = "1" if product else "0"
             self._add(f"{sum_} {'*' if product else '+'}= {here} ? {x} : {neutral};")
             if carried and size:
-                self._add(f"{size} += {here} ? Math.abs({x}) : 0;", f"{spread} += {here} ? {e or 0} : Math.abs({x}) + {e or 0};")
-                self._add(f"if (!({here}) || {' || '.join(guard.doubts)}) {spread} += Math.abs({x});", f"{terms}++;")
+                self._add(
+                    f"{size} += {here} ? Math.abs({x}) : 0;",
+                    f"{spread} += {here} ? {e or 0} : Math.abs({x}) + {e or 0};",
+                )
+                self._add(
+                    f"if (!({here}) || {' || '.join(guard.doubts)}) {spread} += Math.abs({x});", f"{terms}++;"
+                )
             elif carried:
                 self._add(f"{spread} += {' || '.join(guard.doubts)} ? 1 : 0;")
         elif product:
@@ -632,7 +662,8 @@ class Writer:
             return Operand(value, spread, kind)
         unit, tiny = UNITS[self.precision.name]
         if product:
-            error = f"{size} * (1 + gamma({terms}, {unit})) - Math.abs({value}) + ({size} < {tiny} ? {terms} * {tiny} : 0)"
+            lost = f"({size} < {tiny} ? {terms} * {tiny} : 0)"
+            error = f"{size} * (1 + gamma({terms}, {unit})) - Math.abs({value}) + {lost}"
             if guard.doubts:
                 error = f"{spread} > 0 ? Infinity : {error}"
         elif node.kind == "mean":
@@ -649,7 +680,10 @@ class Writer:
         self.terms += self.block.times
         body = self.of(node.body)
         sign = "||" if node.kind == "any" else "&&"
-        self._add(f"{found} = {found} {sign} {truth(body, 6)};")
+        if guard.holds:
+            self._add(f"if ({' && '.join(guard.holds)}) {found} = {found} {sign} {truth(body, 6)};")
+        else:
+            self._add(f"{found} = {found} {sign} {truth(body, 6)};")
         if body.error:
             self._add(f"if ({body.error} > 0) {doubt} = 1;")
         if guard.doubts:
@@ -670,7 +704,7 @@ class Writer:
             self._add(f"{spread} = Math.max({spread}, {body.error});")
         if guard.doubts:
             self._add(f"if ({' || '.join(guard.doubts)}) {spread} = Infinity;")
-        self._add(f"if ({x} {sign} {best} || {x} !== {x}) {best} = {x};")
+        self._add(f"if ({guard.asked(f'{x} {sign} {best} || {x} !== {x}')}) {best} = {x};")
         self.close(hull)
         return Operand(best, spread, body.kind)
 
@@ -678,13 +712,17 @@ class Writer:
         sign, worst = (">", "-Infinity") if node.kind == "argmax" else ("<", "Infinity")
         place, best = self._variable("place", "0"), self._variable("best", worst)
         hull = self.block
-        more = [self._variable(w, s) for w, s in (("near", "0"), ("spread", "0"), ("next", worst))] if self.bounds else []
+        more = (
+            [self._variable(w, s) for w, s in (("near", "0"), ("spread", "0"), ("next", worst))]
+            if self.bounds
+            else []
+        )
         guard = self._guarded(node.over, node.where)
         self.terms += self.block.times
         body = self.operand(node.body)
         x = body.value if re.fullmatch(r"\w+", body.value) else self.let(body.value, "x")
         at = self._flat_place(node.over)
-        better = f"{x} {sign} {best} || ({x} !== {x} && {best} === {best})"
+        better = guard.asked(f"{x} {sign} {best} || ({x} !== {x} && {best} === {best})")
         if not more:
             self._add(f"if ({better}) {{ {best} = {x}; {place} = {at}; }}")
             self.close(hull)
@@ -721,20 +759,32 @@ class Writer:
         base.lines.append(f"{name}.fill({first}, 0, {size});")
         sizes = self.scratch(size, "sizes") if self.bounds else ""
         if self.bounds:
-            base.lines += [f"{name}E.fill(0, 0, {size});", f"{sizes}.fill(0, 0, {size});", f"{sizes}E.fill(0, 0, {size});"]
+            base.lines += [
+                f"{name}E.fill(0, 0, {size});",
+                f"{sizes}.fill(0, 0, {size});",
+                f"{sizes}E.fill(0, 0, {size});",
+            ]
         self.nest([i for i in at if i not in taken], base)
         guard = self._guarded(node.over, rest)
         self.terms += self.block.times
         body = self.operand(node.body)
         marks: list[str] = list(guard.doubts)
         spots = dict[Index, str]()
-        for out, place in pairs:
-            made = self.of(place)
-            if made.error:
-                marks.append(f"{made.error} > 0")
+        found_places = [(out, self.of(place)) for out, place in pairs]
+        marks += [f"{made.error} > 0" for _, made in found_places if made.error]
+        astray = ""
+        if marks:  # a term whose place is in doubt may belong anywhere
+            astray = self.fresh("astray")
+            base.lines.append(f"let {astray} = 0;")
+            self._add(f"if ({' || '.join(marks)}) {astray} += Math.abs({body.value}) + {body.error or 0};")
+        if guard.holds:
+            self.block = Block(f"if ({' && '.join(guard.holds)})", self.block, times=self.block.times)
+        for out, made in found_places:
             spot = self.let(made.value, "at")
             spots[out] = spot
-            self.block = Block(f"if ({spot} >= 0 && {spot} < {out.extent})", self.block, times=self.block.times)
+            self.block = Block(
+                f"if ({spot} >= 0 && {spot} < {out.extent})", self.block, times=self.block.times
+            )
         stride, parts = 1, []
         for i in reversed(at):
             part = spots[i] if i in taken else self.variable(i)
@@ -761,14 +811,16 @@ class Writer:
                 self._add(f"{name}E[{to}] += {e};", f"{sizes}[{to}] += Math.abs({x});", f"{sizes}E[{to}]++;")
         self.close(base)
         if self.bounds:
-            if marks:  # a place in doubt: the term may belong anywhere
-                raise_ = self._kind_of(node.body)
-                del raise_
             unit = UNITS[self.precision.name][0]
+            error = f"{name}E[at]"
             if node.kind == "sum" and self._kind_of(node.body) == "f":
-                base.lines.append(
-                    f"for (let at = 0; at < {size}; at++) {name}E[at] += gamma({sizes}E[at] - 1, {unit}) * {sizes}[at];"
+                error += f" + gamma({sizes}E[at] - 1, {unit}) * {sizes}[at]"
+            if astray:
+                error += (
+                    f" + {astray}" if node.kind in ("sum", "rank") else f" + ({astray} > 0 ? Infinity : 0)"
                 )
+            if error != f"{name}E[at]":
+                base.lines.append(f"for (let at = 0; at < {size}; at++) {name}E[at] = {error};")
 
     # -- pointwise -------------------------------------------------------------------------------
 
@@ -786,7 +838,10 @@ class Writer:
         made = write(name, args, whole)
         if constant or not self.bounds:
             return Operand(made.value, None, made.kind, made.level, constant)
-        args = [a if re.fullmatch(r"[\w.]+", a.value) else Operand(self.let(a.value), a.error, a.kind) for a in args]
+        args = [
+            a if re.fullmatch(r"[\w.]+", a.value) else Operand(self.let(a.value), a.error, a.kind)
+            for a in args
+        ]
         made = write(name, args, whole)
         if made.kind == "i" and not any(a.error for a in args):
             return made
@@ -843,7 +898,9 @@ class Writer:
                 return made
             own = f"{count} * {unit} * Math.abs({within(start, ATOM)})"
         else:
-            own = f"{2.0**-13 if name == 'cubic' else 40 - ULPS:g} * {'' if name == 'cubic' else unit + ' * '}"
+            own = (
+                f"{2.0**-13 if name == 'cubic' else 40 - ULPS:g} * {'' if name == 'cubic' else unit + ' * '}"
+            )
             own += f"Math.abs({within(made, ATOM)})"
         value = made.value if re.fullmatch(r"\w+", made.value) else self.let(made.value)
         return Operand(value, self.let(f"settle({value}, {total_of(made.error, own)})", "e_t"), made.kind)
@@ -870,7 +927,8 @@ class Writer:
                 self._add(f"outE[{place}] = {made.error or 0};")
             else:
                 finer = str(UNITS[self.precision.name][0] != stored and self.own.dtype != "float64").lower()
-                self._add(f"outE[{place}] = storeError({value}, {made.error or 0}, out[{place}], {stored}, {tiny}, {finer});")
+                about = f"{value}, {made.error or 0}, out[{place}], {stored}, {tiny}, {finer}"
+                self._add(f"outE[{place}] = storeError({about});")
         else:
             self._add(f"out[{place}] = {f'{rounding}({value})' if rounding else value};")
 
@@ -881,6 +939,10 @@ class Guard:
 
     holds: list[str] = field(default_factory=list)
     doubts: list[str] = field(default_factory=list)
+
+    def asked(self, condition: str) -> str:
+        """The condition, and that the term counts."""
+        return " && ".join([*self.holds, f"({condition})"]) if self.holds else condition
 
 
 def conjuncts(where: Expr | None) -> list[Expr]:
@@ -899,8 +961,8 @@ def function_of(
 
     `precision` is that in which the recorded number was computed; `bounds` asks for the errors as well.
 
-    **Raises** `NoJavaScript` where the law holds something that has no JavaScript form, or reaches a leaf that
-    no law makes.
+    **Raises** `NoJavaScript` where the law holds something that has no JavaScript form, or reaches a leaf
+    that no law makes.
     """
     if output.kind == "complex":
         raise NoJavaScript("complex numbers")

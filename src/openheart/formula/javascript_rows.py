@@ -142,7 +142,9 @@ def write(name: str, args: Sequence[Operand], whole: bool = False) -> Operand:
     if name == "conj":
         return a
     if name in COMPARISONS:
-        return Operand(f"{within(a, COMPARE + 1)} {_SIGNS[name]} {within(b, COMPARE + 1)}", None, "b", COMPARE)
+        return Operand(
+            f"{within(a, COMPARE + 1)} {_SIGNS[name]} {within(b, COMPARE + 1)}", None, "b", COMPARE
+        )
     if name == "and" or (name == "mul" and kind == "b"):
         return Operand(f"{truth(a, AND)} && {truth(b, AND)}", None, "b", AND)
     if name == "or" or (name == "add" and kind == "b"):
@@ -174,7 +176,9 @@ def write(name: str, args: Sequence[Operand], whole: bool = False) -> Operand:
             return Operand(f"{within(a, PRODUCT)} % {within(b, PRODUCT + 1)}", None, "i", PRODUCT)
         if whole:
             return Operand(f"({within(a, PRODUCT)} / {within(b, PRODUCT + 1)} | 0)", None, "i")
-        return Operand(f"{'floorDivide' if name == 'floordiv' else 'modulo'}({a.value}, {b.value})", None, kind)
+        return Operand(
+            f"{'floorDivide' if name == 'floordiv' else 'modulo'}({a.value}, {b.value})", None, kind
+        )
     if name == "pow":
         if b.value == "2" and a.level == ATOM:
             return Operand(f"{a.value} * {a.value}", None, a.kind, PRODUCT)
@@ -245,7 +249,7 @@ def error_of(
     if name in COMPARISONS:
         if not known:
             return None
-        return let(f"+(Math.abs({args[0].value} - {args[1].value}) <= {total_of(*known)})")
+        return let(f"inDoubt({args[0].value}, {args[1].value}, {total_of(*known)})")
     if name in _TRUTHFUL:
         return let(f"+({' || '.join(f'{e} > 0' for e in known)})") if known else None
     if name == "where":
@@ -261,7 +265,7 @@ def error_of(
         return total_of(*known)
     if exact:
         return let(f"({total_of(*known)}) > 0 ? Infinity : 0")
-    return let(f"settle({value}, {_rounded(name, value, args, unit, tiny, let)})")
+    return let(f"settle({value}, {_rounded(name, value, args, unit, tiny)})")
 
 
 def _where_error(args: Sequence[Operand], let: Callable[[str], str]) -> str | None:
@@ -270,7 +274,9 @@ def _where_error(args: Sequence[Operand], let: Callable[[str], str]) -> str | No
         return None
     picked = f"({truth(condition, TERNARY + 1)} ? {a.error or 0} : {b.error or 0})"
     if condition.error:
-        picked += f" + ({condition.error} > 0 ? apart({a.value}, {b.value}, {a.error or 0}, {b.error or 0}) : 0)"
+        picked += (
+            f" + ({condition.error} > 0 ? apart({a.value}, {b.value}, {a.error or 0}, {b.error or 0}) : 0)"
+        )
     return let(picked)
 
 
@@ -282,9 +288,7 @@ def _ends(name: str, value: str, args: Sequence[Operand]) -> str:
     return f"ends({call}, {last.value}, {last.error or 0}, {value})"
 
 
-def _rounded(
-    name: str, value: str, args: Sequence[Operand], unit: str, tiny: str, let: Callable[[str], str]
-) -> str:
+def _rounded(name: str, value: str, args: Sequence[Operand], unit: str, tiny: str) -> str:
     x = args[-1]
     a, ea = args[0].value, args[0].error
     b, eb = x.value, x.error

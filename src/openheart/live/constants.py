@@ -1,8 +1,8 @@
 """The numbers that an optimizer works out in Python: from a baked scalar back to its formula.
 
 PyTorch's optimizers compute some scalars outside of the recorded calls: the step size lr / (1 − β₁ᵗ), the
-decay 1 − lr·λ. A repeated step needs them anew. A formula takes a scalar's place only where it gives exactly the
-recorded number, with the step count that the recording found.
+decay 1 − lr·λ. A repeated step needs them anew. A formula takes a scalar's place only where it gives exactly
+the recorded number, with the step count that the recording found.
 
 Source of the formulas: the single-tensor and foreach functions of `torch.optim`, as they stand in Python.
 """
@@ -72,7 +72,7 @@ class Constants:
     _keep: list[Number] = field(default_factory=list)
 
     def put(self, call: Call, law: Expr, position: int | None) -> Expr:
-        """The law of one output of a call (at `position` of a list), its scalars named after their formulas."""
+        """The law of one output of a call (at `position` of a list), its scalars named as formulas."""
         for name, place, value, formula in self._rows.get(call.id, ()):
             if place is not None and place != position:
                 continue
@@ -85,7 +85,7 @@ class Constants:
         return law
 
     def _named(self, node: Expr, name: str, value: float, formula: Formula) -> Expr:
-        """The law with a number of its own in the place of a scalar argument; the same where there is none."""
+        """The law with a number of its own for a scalar argument; the same law where there is none."""
         if isinstance(node, Number):
             rounding = _rounding(node, name, value)
             if rounding is None:
@@ -109,7 +109,12 @@ class Constants:
         return node
 
 
-_ROUNDED = (("", torch.float64), ("Math.fround", torch.float32), ("toBfloat16", torch.bfloat16), ("toFloat16", torch.float16))
+_ROUNDED = (
+    ("", torch.float64),
+    ("Math.fround", torch.float32),
+    ("toBfloat16", torch.bfloat16),
+    ("toFloat16", torch.float16),
+)
 
 
 def _rounding(node: Number, name: str, value: float) -> str | None:

@@ -66,7 +66,7 @@ def to_javascript(
 
     **Arguments**: `bounds` carries beside each number how far an honest computation from the same leaves, in
     the precisions of the recorded calls, may lie from it. `separate` leaves the numbers out of the module;
-    with a path they are written beside it (`program.bin` for `program.js`), and `create({ data })` takes them.
+    with a path they are written beside it (`program.bin` for `program.js`); `create({ data })` takes them.
 
     **Raises** `InputError` when the recording takes more than `limit` multiply-adds, or holds no call.
 
@@ -80,7 +80,7 @@ def to_javascript(
     plan = plan_of(recording, bounds)
     if plan.terms > limit:
         raise InputError(
-            f"this recording takes {plan.terms:,} multiply-adds, and a live program takes up to {limit:,} so that "
+            f"this recording takes {plan.terms:,} multiply-adds, and a live program up to {limit:,}, so that "
             f"a page answers at once; record fewer samples or steps, or raise the limit (limit={plan.terms})"
         )
     data = _Data()
@@ -204,7 +204,7 @@ def _laws(plan: Plan) -> str:
 
 def _tables(plan: Plan, values: list[list[Any]], raw: bytes | None) -> str:
     rec = plan.recording
-    canonical = {name: value for name, value in ((row[0], n) for n, row in enumerate(values))}
+    canonical = {row[0]: n for n, row in enumerate(values)}
     aliases = [
         [name, value.id]
         for name, value in rec._named.values.items()
@@ -213,7 +213,6 @@ def _tables(plan: Plan, values: list[list[Any]], raw: bytes | None) -> str:
     names = list(plan.functions.values())
     law_number = {name: n for n, (name, _) in enumerate(names)}
     position = {call.id: n for n, (call, _) in enumerate(plan.calls)}
-    settable = [o for o in plan.constants.options]
     first = next((n for n, (call, _) in enumerate(plan.calls) if call.step == plan.step.number), 0)
     step = {
         "first": first,
@@ -224,9 +223,10 @@ def _tables(plan: Plan, values: list[list[Any]], raw: bytes | None) -> str:
     calls = []
     for call, outputs in plan.calls:
         about = f"op: {_js(call.name)}, phase: {_js(call.phase)}, scope: {_js(call.scope)}, step: {call.step}"
-        rows = ", ".join(_output(made, plan.bounds, law_number) for made in outputs)
+        rows = ", ".join(_output(made, law_number) for made in outputs)
         calls.append(f"  {{ {about}, outputs: [{rows}] }},")
-    hidden = plan.constants.fixed
+    fixed = plan.constants.fixed
+    options = [["" if o.name in fixed else o.name, o.group, o.value] for o in plan.constants.options]
     return "\n".join(
         [
             f"const BOUNDS = {_js(plan.bounds)};",
@@ -235,7 +235,7 @@ def _tables(plan: Plan, values: list[list[Any]], raw: bytes | None) -> str:
             *(f"  {_js(row)}," for row in values),
             "];",
             f"const ALIASES = {_js(aliases)};",
-            f"const OPTIONS = {_js([[o.name if o.name not in hidden else '', o.group, o.value] for o in settable])};",
+            f"const OPTIONS = {_js(options)};",
             f"const STEP = {_js(step)};",
             f"const NOTES = {_js(plan.notes)};",
             f"const LAWS = {_js([text for _, text in names])};",
@@ -249,17 +249,22 @@ def _tables(plan: Plan, values: list[list[Any]], raw: bytes | None) -> str:
     )
 
 
-def _output(made: Made, bounds: bool, law_number: dict[str, int]) -> str:
+def _output(made: Made, law_number: dict[str, int]) -> str:
     run, law = "null", "null"
     if made.function is not None:
         run = f"(v, e, o) => {made.function}({', '.join(made.arguments)})"
         law = str(law_number[made.function])
-    return f"[{made.value.id}, {_js(list(made.reads))}, {run}, {_js(made.frozen)}, {_js(list(made.options))}, {law}]"
+    reads, options = _js(list(made.reads)), _js(list(made.options))
+    return f"[{made.value.id}, {reads}, {run}, {_js(made.frozen)}, {options}, {law}]"
 
 
 def _js(thing: Any) -> str:
     # A module may stand inside a page: nothing in a string may end its script.
-    return json.dumps(thing, ensure_ascii=False, separators=(",", ":")).replace("</", "<\\/").replace("<!--", "<\\!--")
+    return (
+        json.dumps(thing, ensure_ascii=False, separators=(",", ":"))
+        .replace("</", "<\\/")
+        .replace("<!--", "<\\!--")
+    )
 
 
 @cache
@@ -293,4 +298,3 @@ def _used_functions(laws: str) -> str:
                 used[known[word][0]] = known[word][1]
                 waiting.append(known[word][1])
     return "\n\n".join(used[n] for n in sorted(used, key=int)) + "\n"
-

@@ -395,6 +395,11 @@ function powerError(a, b, ea, eb) {
   return spread;
 }
 
+// Whether a comparison may go either way: 1 or 0.
+function inDoubt(a, b, e) {
+  return e > 0 && !(Math.abs(a - b) > e) ? 1 : 0;
+}
+
 // How far the two sides of a condition that is in doubt lie apart, with their own errors.
 function apart(a, b, ea, eb) {
   const spread = Math.abs(a - b);

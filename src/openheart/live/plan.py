@@ -104,7 +104,9 @@ def _python_reads(recording: Recording, plan: Plan) -> Iterator[tuple[Call, Valu
 
 def _holds(call: Call, number: float) -> bool:
     """Whether a scalar argument of a call is exactly a number that Python took out of a tensor before."""
-    return any(type(a) in (int, float) and a == number and a not in (0, 1, -1, 2) for a in call.arguments.values())
+    return any(
+        type(a) in (int, float) and a == number and a not in (0, 1, -1, 2) for a in call.arguments.values()
+    )
 
 
 def _outputs(plan: Plan, call: Call, also: tuple[int, ...]) -> Iterator[Made]:
@@ -112,7 +114,7 @@ def _outputs(plan: Plan, call: Call, also: tuple[int, ...]) -> Iterator[Made]:
     waiting = [(n, _law(plan, call, n)) for n in range(len(call.outputs))]
     while waiting:
         left = {n for n, _ in waiting}
-        ready = [(n, law) for n, law in waiting if not _own_reads(call, n, law) & (left - {n})]
+        ready = [(n, law) for n, law in waiting if not _own_reads(n, law) & (left - {n})]
         for n, law in ready or waiting:
             value = call.outputs[n]
             if not ready:
@@ -120,11 +122,11 @@ def _outputs(plan: Plan, call: Call, also: tuple[int, ...]) -> Iterator[Made]:
             elif also:
                 yield _frozen(call, value, "Python gave it a number of the run", also)
             else:
-                yield _made(plan, call, n, value, law)
+                yield _made(plan, call, value, law)
         waiting = [pair for pair in waiting if pair not in ready] if ready else []
 
 
-def _own_reads(call: Call, output: int, law: Law | str) -> set[int]:
+def _own_reads(output: int, law: Law | str) -> set[int]:
     if isinstance(law, str):
         return set()
     found = set()
@@ -153,14 +155,16 @@ def _frozen(call: Call, value: Value, why: str, also: tuple[int, ...] = ()) -> M
     return Made(value, None, (), reads, frozen=why)
 
 
-def _made(plan: Plan, call: Call, output: int, value: Value, law: Law | str) -> Made:
+def _made(plan: Plan, call: Call, value: Value, law: Law | str) -> Made:
     if isinstance(law, str):
         return _frozen(call, value, law)
     leaf = next((n for n in walk(law.expr, into_definitions=True) if isinstance(n, Leaf)), None)
     if leaf is not None:
         alone = law.expr is leaf
-        return Made(value, None, frozen=leaf.kind) if alone and leaf.kind != "external" else _frozen(
-            call, value, leaf.kind
+        return (
+            Made(value, None, frozen=leaf.kind)
+            if alone and leaf.kind != "external"
+            else _frozen(call, value, leaf.kind)
         )
     if 0 in value.shape:
         return Made(value, None, frozen="empty")
@@ -208,7 +212,8 @@ def _text(law: Law) -> str:
     lines = [(law.output.name, law.indices, law.expr)]
     lines += [(part.name, tuple(free(part)), part.body) for part in parts(law.expr)]
     shown = (
-        (script(named(name), tuple(Mark(i.name, "index") for i in at)), box(body, style)) for name, at, body in lines
+        (script(named(name), tuple(Mark(i.name, "index") for i in at)), box(body, style))
+        for name, at, body in lines
     )
     return "\n".join(f"{plain(left, style)} = {plain(right, style)}" for left, right in shown)
 
@@ -225,7 +230,7 @@ def _step(plan: Plan) -> Step:
     carried: dict[int, int] = {}
     missing: list[str] = []
     for name, left in names.items():
-        bare = name[len(prefix) :] if name.startswith(prefix) else name
+        bare = name.removeprefix(prefix)
         if not name.endswith(".after") or name.startswith("@") != bool(prefix) or bare.startswith("@"):
             continue
         if prefix and not name.startswith(prefix):
@@ -251,9 +256,9 @@ def _refusal(
             f"record two steps, and the second is repeated"
         )
     optimizer = [call for step in rec.optimizers if step.step == number for call in step.calls]
-    for call in optimizer:
-        if call in plan.constants.unexplained:
-            return plan.constants.unexplained[call]
+    for made_by in optimizer:
+        if made_by in plan.constants.unexplained:
+            return plan.constants.unexplained[made_by]
     if len([step for step in rec.optimizers if step.step == number]) > 1 and plan.constants.options:
         plan.notes.append("several optimizers took the step: an option is set for all of them by its name")
     inside = {made.value.id for call, outputs in plan.calls if call.step == number for made in outputs}
@@ -264,9 +269,10 @@ def _refusal(
         for made in outputs:
             strange = [i for i in made.reads if i in earlier and i not in inside and i not in carried]
             if strange and not _constant(plan, strange[0], carried):
+                one, other = rec.name(made.value), rec.name(rec.values[strange[0]])
                 return (
-                    f"{rec.name(made.value)} is made from {rec.name(rec.values[strange[0]])}, which an earlier step "
-                    f"left and no name says what takes its place (gradients that add up?)"
+                    f"{one} is made from {other}, which an earlier step left and no name says what takes its "
+                    f"place (gradients that add up?)"
                 )
     moving = set(carried)
     for call, outputs in plan.calls:
@@ -274,15 +280,14 @@ def _refusal(
             continue
         for made in outputs:
             if any(i in moving for i in made.reads):
-                if made.frozen is not None and _matters(plan, made.value.id, number):
-                    return (
-                        f"{rec.name(made.value)} is kept as recorded ({made.frozen}), and a next step would change it"
-                    )
+                if made.frozen is not None and _matters(plan, made.value.id):
+                    where, why = rec.name(made.value), made.frozen
+                    return f"{where} is kept as recorded ({why}), and a next step would change it"
                 moving.add(made.value.id)
     return None
 
 
-def _matters(plan: Plan, value: int, number: int) -> bool:
+def _matters(plan: Plan, value: int) -> bool:
     """Whether anything that is computed reads a value."""
     return any(value in made.reads and made.frozen is None for _, outputs in plan.calls for made in outputs)
 
@@ -306,4 +311,3 @@ def readable(value: Value) -> Any | None:
         return value.array
     except OpaqueError:
         return None
-
