@@ -178,10 +178,24 @@ def test_a_unit_on_its_boundary_is_said_to_be() -> None:
     found = local_map(oh.record(net, torch.tensor([[1.0, 1.0]])))
     assert found.on_boundary == ("0.out[0,0]",)
     assert found.nearest is not None
-    assert found.nearest.distance == 0.0
-    assert found.boundaries[0].minus == found.boundaries[0].plus == 0.0
+    assert found.nearest.distance < 1e-7
+    assert min(found.boundaries[0].minus, found.boundaries[0].plus) < 1e-6
     for lang in ("es", "en"):
         assert "0.out[0,0]" in found.text(lang=lang)
+
+
+def test_a_unit_that_rounding_put_on_the_other_side() -> None:
+    # 2²⁴ + 1 − 2²⁴ is 1, and 0 in float32 where the sum is rounded before the difference
+    class Sum(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.relu((x + 1.0) - 2.0**24)
+
+    found = local_map(oh.record(Sum(), torch.tensor([[2.0**24]])))
+    assert found.output.tolist() == [0.0]
+    assert len(found.on_boundary) == 1
+    assert found.nearest is not None
+    assert found.nearest.distance == 0.0
+    assert found.verdict in ("exact", "within rounding")
 
 
 def test_a_dead_units_twin_is_no_boundary() -> None:

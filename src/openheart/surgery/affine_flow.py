@@ -213,6 +213,8 @@ def tracked(segment: Segment, start: Measured | None = None) -> dict[int, Measur
             if stored is None:
                 continue
             expr, definitions = substituted(law.expr, call, tensors_of(law), known)
+            if not definitions:  # it takes a shape only (empty_like), and is read as it was recorded
+                continue
             size, error = laid(expr, law.indices, fetcher(call), definitions, law.precision)
             if stored.unit > law.precision.unit:
                 error = error + stored.unit * np.abs(size) + stored.tiny * stored.unit
@@ -366,12 +368,12 @@ class _telling:  # noqa: N801  used like a verb: `with _telling(segment, call):`
 def refused(recording: Recording, call: Call, why: Refusal) -> NotAffineError:
     """The error for a call that is not affine."""
     module = _module(recording, call.scope)
-    named = f"{call.scope} ({module})" if module else call.scope
+    named = f"{call.scope} ({module})" if module and call.scope else module or call.scope
     where = message("collapse.where.module", module=named) if named else message("collapse.where.none")
     reason = message(f"collapse.reason.{why.reason}", function=why.function)
     told = {"where": where, "operator": call.name, "reason": reason}
     said = message("collapse.error.not_affine", **told)
-    if call.arguments.get("training") is True or call.arguments.get("train") is True:
+    if call.arguments.get("training") is True or (why.reason == "random" and "drop" in module.lower()):
         said += " " + message("collapse.error.training")
     return NotAffineError(said, call.scope, call.name, why.reason, told)
 

@@ -15,8 +15,10 @@ import numpy as np
 from openheart.check import fetcher, held
 from openheart.formula.expr import Expr, Index, Ref
 from openheart.formula.places import places
+from openheart.formula.precision import DOUBLE_UNIT, gamma
 from openheart.origins import Names
 from openheart.recording import Element, Recording
+from openheart.surgery.affine import Refusal
 from openheart.surgery.affine_flow import LARGEST, Choice, Measured, laid, substituted, tensors_of
 
 __all__ = ["Frontier"]
@@ -35,13 +37,13 @@ class Frontier:
     Attributes:
         recording: the run.
         known: every value on the way in float64, with how far the recorded one may lie from it.
-        features: how many numbers of the input move.
+        point: the sample, (features,) float64.
         sample: the sample's place along the batch; None where there is no batch to choose from.
     """
 
     recording: Recording
     known: Mapping[int, Measured]
-    features: int
+    point: Any
     sample: int | None
     batch: int = 1
     minus: Any = None
@@ -54,6 +56,11 @@ class Frontier:
     _choices: list[Choice] = field(default_factory=list)
     _minus_at: Any = None
     _plus_at: Any = None
+
+    @property
+    def features(self) -> int:
+        """How many numbers of the input move."""
+        return len(self.point)
 
     def __post_init__(self) -> None:
         self.minus, self.plus = np.full(self.features, np.inf), np.full(self.features, np.inf)
@@ -73,18 +80,16 @@ class Frontier:
         if size * choice.column.extent > LARGEST:
             raise MemoryError(f"{choice.column.extent} · {size}")
         self._state(choice)
-        plain, definitions = substituted(kink.plain, choice.call, tensors_of(choice.law), self.known)
-        gap, doubt = (a.reshape(-1) for a in laid(plain, indices, fetch, definitions, choice.law.precision))
-        made, error = laid(kink.linear, (choice.column, *indices), fetch, choice.definitions)
-        slope = made.reshape(choice.column.extent, -1)[: self.features]
-        slope = np.where(
-            np.abs(slope) <= error.reshape(choice.column.extent, -1)[: self.features], 0.0, slope
-        )
+        gap, doubt, slope = self._gap(choice)
         counts = np.any(slope != 0, axis=0)
         if kink.inside is not None:
             counts &= laid(kink.inside, indices, fetch, {})[0].reshape(-1) != 0
-        on = counts & (np.abs(gap) <= doubt)
-        gap = np.where(on, 0.0, gap)
+        taken = laid(kink.plain, indices, fetch, {})[0].reshape(-1)
+        # Where float64 itself cannot tell, or rounding has led the run to the other side, the distance is 0.
+        gap = np.where((np.abs(gap) <= doubt) | ((gap > 0) != (taken > 0)), 0.0, gap)
+        plain, definitions = substituted(kink.plain, choice.call, tensors_of(choice.law), self.known)
+        _, spoiled = laid(plain, indices, fetch, definitions, choice.law.precision)
+        on = counts & (np.abs(gap) <= spoiled.reshape(-1))
         self._along(number, np.where(counts, slope, 0.0), gap)
         with np.errstate(all="ignore"):
             far = np.where(counts, np.abs(gap) / np.sqrt(np.sum(slope**2, axis=0)), np.inf)
@@ -97,6 +102,24 @@ class Frontier:
             name = self.named((number, int(place)))
             if name not in self.touching:
                 self.touching.append(name)
+
+    def _gap(self, choice: Choice) -> tuple[Any, Any, Any]:
+        """The gaps g·x + c of a choice, how far float64 may be off, and the slopes g, (features, places).
+
+        **Raises** `Refusal` where a gap moves with the other samples too.
+        """
+        fetch, kink, indices = fetcher(choice.call), choice.kink, choice.indices
+        made, error = laid(kink.linear, (choice.column, *indices), fetch, choice.definitions)
+        rest, doubt = laid(kink.constant, indices, fetch, choice.definitions)
+        made, error = (a.reshape(choice.column.extent, -1) for a in (made, error))
+        others, made, error = made[self.features :], made[: self.features], error[: self.features]
+        if np.any(np.any(others != 0, axis=0) & np.any(made != 0, axis=0)):
+            raise Refusal("mixes")
+        rest, doubt = rest.reshape(-1), doubt.reshape(-1)
+        size = np.abs(self.point)
+        doubt = doubt + size @ error
+        doubt = doubt + gamma(self.features + 1, 2 * DOUBLE_UNIT) * (size @ np.abs(made) + np.abs(rest))
+        return self.point @ made + rest, doubt, np.where(np.abs(made) <= error, 0.0, made)
 
     def _along(self, number: int, slope: Any, gap: Any) -> None:
         """The first crossing along each feature, both ways."""

@@ -13,7 +13,8 @@ from openheart.errors import AddressError, InputError, OpenheartError
 from openheart.i18n import message
 from openheart.loading.trouble import did_you_mean, reason
 from openheart.record import recording
-from openheart.recording import Recording, Value
+from openheart.recording import Call, Recording, Value
+from openheart.recording.values import values_in
 from openheart.surgery.affine import Refusal
 from openheart.surgery.affine_flow import Segment, refused, segment_of
 
@@ -159,6 +160,9 @@ def segment_between(rec: Recording, first: str, last: str) -> Segment:
     segment = segment_of(rec, source, target)
     if segment is None:
         raise InputError(message("collapse.error.order", first=first, last=last))
+    for call, _ in segment.calls:
+        if draws(call):
+            raise refused(rec, call, Refusal("random"))
     for call, value in segment.outside():
         found = _origin(rec, value)
         if found == "random":
@@ -190,12 +194,15 @@ def _origin(rec: Recording, value: Value) -> str:
         if made is None:
             found = "input" if here.origin == "input" else found
             continue
-        if torch.Tag.nondeterministic_seeded in getattr(made[0].op, "tags", ()):
+        if draws(made[0]):
             return "random"
-        from openheart.recording.values import values_in
-
         stack.extend(values_in((made[0].args, made[0].kwargs)))
     return found
+
+
+def draws(call: Call) -> bool:
+    """Whether an operator draws random numbers."""
+    return torch.Tag.nondeterministic_seeded in getattr(call.op, "tags", ())
 
 
 def links(rec: Recording, segment: Segment) -> list[tuple[str, Value, Value]]:

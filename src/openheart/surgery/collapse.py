@@ -6,6 +6,7 @@ what the linear parts of its laws make of the input's directions, and b what the
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,9 +20,8 @@ from openheart.formula.instance import Line, Slot
 from openheart.formula.precision import DOUBLE_UNIT, gamma
 from openheart.i18n import message
 from openheart.printers.glyphs import SUBSCRIPTS
-from openheart.recording import Recording
 from openheart.surgery.affine import Refusal
-from openheart.surgery.affine_flow import LARGEST, Measured, Segment, refused, spread, tracked
+from openheart.surgery.affine_flow import LARGEST, Measured, Segment, refused, segment_of, spread, tracked
 from openheart.surgery.affine_print import Held, product_line
 from openheart.surgery.affine_stack import links, segment_between, stack_of
 
@@ -30,6 +30,8 @@ __all__ = ["Collapse", "Proof", "Step", "collapse"]
 Verdict: TypeAlias = Literal["exact", "within rounding", "disagrees"]
 DENSE = 1 << 22
 """A matrix with more numbers than this (32 MiB) is not laid out."""
+MOST = 1 << 26
+"""A matrix is not laid out either where its columns, carried through the widest value, are more numbers."""
 STEPS = 1 << 16
 """The steps' matrices are kept where none holds more numbers than this."""
 
@@ -293,16 +295,13 @@ def collapse(
     seen = segment_between(whole, first, last)
     few = seen if len(_batch(seen)[0]) <= 2 else segment_between(stack.run(2), first, last)
     samples, in_shape, out_shape = _batch(few)
-    rows, columns = math.prod(out_shape), math.prod(in_shape)
+    bias = _offset(few, samples, out_shape)
+    one = few if len(samples) == 1 else segment_between(stack.run(1), first, last)
     weight: Measured | None = None
-    if rows * columns <= DENSE and (columns + 1) * len(samples) * max(rows, columns) <= LARGEST:
-        try:
-            weight, bias = _matrix(few, samples, in_shape, out_shape)
-        except MemoryError:
-            weight = None
-    if weight is None:
-        bias = _offset(few, samples, out_shape)
-    steps = _steps(whole if few is seen else few.recording, few) if weight is not None else ()
+    if math.prod(out_shape) * math.prod(in_shape) <= DENSE:
+        with contextlib.suppress(MemoryError):
+            weight, bias = matrix_of(one, in_shape, out_shape)
+    steps = _steps(one) if weight is not None else ()
     proof = _proof(seen, stack.seed, weight, bias)
     return Collapse(
         first,
@@ -339,27 +338,27 @@ def _batch(segment: Segment) -> tuple[Any, tuple[int, ...], tuple[int, ...]]:
     return array, source.shape[1:], target.shape[1:]
 
 
-def _matrix(
-    segment: Segment, samples: Any, in_shape: tuple[int, ...], out_shape: tuple[int, ...]
+def matrix_of(
+    segment: Segment, in_shape: tuple[int, ...], out_shape: tuple[int, ...]
 ) -> tuple[Measured, Measured]:
-    """W (out, in) and b (out,) of the first sample, each with its error.
+    """W (out, in) and b (out,) of a recorded single sample, each with its error.
 
-    One column more moves all other samples at random: where the first one's output follows, samples mix.
+    **Raises** `MemoryError` where the forms on the way would be too large.
     """
-    count, columns = len(samples), math.prod(in_shape)
-    linear = np.zeros((columns + (count > 1), count, columns))
-    linear[np.arange(columns), 0, np.arange(columns)] = 1.0
-    if count > 1:
-        linear[columns, 1:] = np.random.default_rng(0).normal(size=(count - 1, columns))
-    constant = samples.reshape(count, columns).copy()
-    constant[0] = 0.0
-    shape = segment.source.shape
-    (made, error), (offset, doubt) = spread(segment, linear.reshape(-1, *shape), constant.reshape(shape))
-    rows = math.prod(out_shape)
-    made, error = (a.reshape(len(linear), -1)[:, :rows] for a in (made, error))
-    if count > 1 and np.any(made[columns]):
-        raise refused(segment.recording, segment.calls[-1][0], Refusal("mixes"))
-    return (made[:columns].T, error[:columns].T), tuple(a.reshape(-1)[:rows] for a in (offset, doubt))
+    columns, rows, shape = math.prod(in_shape), math.prod(out_shape), segment.source.shape
+    widest = max([columns, *(math.prod(c.outputs[n].shape) for c, outputs in segment.calls for n in outputs)])
+    if columns * widest > MOST:
+        raise MemoryError(f"{columns} · {widest}")
+    room = max(1, LARGEST // max(widest, 1))
+    weight, error = np.empty((rows, columns)), np.empty((rows, columns))
+    bias: Measured = np.empty(0), np.empty(0)
+    for start in range(0, columns, room):
+        stop = min(start + room, columns)
+        linear = np.zeros((stop - start, columns))
+        linear[np.arange(stop - start), np.arange(start, stop)] = 1.0
+        (made, doubt), bias = spread(segment, linear.reshape(-1, *shape), np.zeros(shape))
+        weight[:, start:stop], error[:, start:stop] = (a.reshape(-1, rows).T for a in (made, doubt))
+    return (weight, error), (bias[0].reshape(-1), bias[1].reshape(-1))
 
 
 def _offset(segment: Segment, samples: Any, out_shape: tuple[int, ...]) -> Measured:
@@ -421,22 +420,21 @@ def _proof(segment: Segment, seed: int | None, weight: Measured | None, bias: Me
     )
 
 
-def _steps(recording: Recording, whole: Segment) -> tuple[Step, ...]:
+def _steps(whole: Segment) -> tuple[Step, ...]:
     """Each module of a chain as an affine map; none where it is no chain, or one of them is too large."""
-    from openheart.surgery.affine_flow import segment_of
-
+    recording = whole.recording
     found: list[Step] = []
     modules = {} if recording.model is None else dict(recording.model.named_modules())
     for path, source, target in links(recording, whole):
         segment = segment_of(recording, source, target)
         assert segment is not None
         try:
-            samples, in_shape, out_shape = _batch(segment)
+            _, in_shape, out_shape = _batch(segment)
         except InputError:
             return ()
         if math.prod(in_shape) * math.prod(out_shape) > STEPS:
             return ()
-        (w, dw), (b, _) = _matrix(segment, samples, in_shape, out_shape)
+        (w, dw), (b, _) = matrix_of(segment, in_shape, out_shape)
         kind = type(modules[path]).__name__ if path in modules else ""
         found.append(Step(path, kind, _tensor(w), _tensor(b), in_shape, out_shape, (w, dw)))
     return tuple(found)

@@ -41,8 +41,8 @@ class Boundary:
     Attributes:
         address: of the input's number.
         value: what it is.
-        minus, plus: how far it can fall and grow; infinite where no unit ever changes. 0 where a unit is on
-            the boundary already, as far as rounding lets one tell.
+        minus, plus: how far it can fall and grow, computed in float64; infinite where no unit ever changes.
+            0 where float64 cannot tell, or the run's rounding has led a unit to the other side.
         minus_unit, plus_unit: the address of the unit that changes there; None where none does.
     """
 
@@ -82,7 +82,8 @@ class LocalMap:
         winners: by the name of the output, the position in its window of each largest (int64).
         boundaries: for each number of the input, how far it can move alone.
         nearest: the nearest boundary; None where no unit ever changes.
-        on_boundary: units so near their boundary that rounding does not tell on which side they are.
+        on_boundary: units so near their boundary that the run's rounding, within its bound, could have put
+            them on the other side.
     """
 
     sample: int
@@ -248,7 +249,7 @@ def _mapped(segment: Segment, sample: int, count: int) -> LocalMap:
     constant[sample] = 0.0
     try:
         known = tracked(segment)
-        frontier = Frontier(segment.recording, known, columns, sample if batched else None, count)
+        frontier = Frontier(segment.recording, known, x, sample if batched else None, count)
         shape = source.shape
         (made, error), (offset, doubt) = spread(
             segment, linear.reshape(-1, *shape), constant.reshape(shape), True, frontier.note

@@ -25,7 +25,7 @@ from openheart.recording import Call, Recording, Value
 from openheart.recording.values import values_in
 from openheart.surgery.affine_flow import NotAffineError, Segment, choices_in, laid, segment_of
 from openheart.surgery.affine_stack import _left_alone
-from openheart.surgery.collapse import _matrix
+from openheart.surgery.collapse import matrix_of
 from openheart.surgery.regions_cut import Layer, cut_rectangle
 
 __all__ = ["Regions", "count_regions"]
@@ -221,10 +221,9 @@ def _map(rec: Recording, source: Value, target: Value) -> tuple[Any, Any] | None
     segment = segment_of(rec, source, target)
     if segment is None:
         return None
-    flat = source.array.astype(np.float64).reshape(1, -1)
     try:
-        (weight, _), (bias, _) = _matrix(segment, flat, source.shape, target.shape)
-    except NotAffineError:
+        (weight, _), (bias, _) = matrix_of(segment, source.shape, target.shape)
+    except (NotAffineError, MemoryError):
         return None
     return weight, bias
 
