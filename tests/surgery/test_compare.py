@@ -390,3 +390,65 @@ def test_other_networks_are_named_by_what_only_one_has() -> None:
 
 def test_the_face() -> None:
     assert oh.compare is compare and oh.Comparison is Comparison
+
+
+# A run and what would have happened -------------------------------------------------------------------------
+
+
+def test_an_intervention_is_compared_number_by_number() -> None:
+    before = run("seed")
+    after = before.intervene({"0.weight[1,0]": 2.0})
+    found = compare(before, after)
+    wanted = naive(before, after)
+    assert {change.name: change.moved for change in found.changed} == {
+        name: moved for name, (moved, _, _) in wanted.items()
+    }
+    first = next(change for change in found.changed if change.name == "0.weight")
+    assert (first.moved, first.largest, first.after) == (1, "0.weight[1,0]", 2.0)
+    assert first.before == before.value("0.weight").array[1, 0]
+    assert found.only_before == found.only_after == () and not found.incomparable
+    assert "1.weight" in found.unchanged and found.loss is not None and found.loss.difference != 0
+
+
+def test_an_intervention_is_a_fresh_run_of_the_edited_model() -> None:
+    before = run("iris")
+    fresh, replayed = run("iris", one_weight), before.intervene({"0.weight[1,0]": 2.0})
+    direct, counterfactual = compare(before, fresh), compare(before, replayed)
+    assert compare(fresh, replayed).changed == ()
+    assert direct.changed == counterfactual.changed
+    assert direct.predictions == counterfactual.predictions and direct.losses == counterfactual.losses
+
+
+def test_an_edited_activation_keeps_its_name_and_what_it_was_has_another() -> None:
+    before = run("iris")
+    found = compare(before, before.intervene({"1.out": oh.scale(0.5)}))
+    halved = next(change for change in found.changed if change.name == "1.out")
+    assert halved.relative == pytest.approx(0.5, rel=1e-6)
+    assert "1.out.before" in found.only_after and "0.out" in found.unchanged
+
+
+def test_nothing_edited_is_the_same() -> None:
+    before = run("iris")
+    assert compare(before, before.replay()).same
+    assert compare(before, before.intervene({"0.weight[1,0]": 2.0}).undo()).same
+
+
+@pytest.mark.parametrize("name", ["digits-mlp", "tiny-gpt"])
+def test_only_what_is_downstream_of_an_edit_is_read(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    subject = patient(name)
+    before = oh.record(subject.build(training=False), *subject.inputs())
+    last = [v for v in before.values if v.origin == "parameter" and before.users(v)][-1]
+    address = f"{before.name(last)}[{','.join('0' * len(last.shape))}]"
+    after = before.intervene({address: 3.0})
+    assert after.calls
+    read: list[int] = []
+    original = oh.Value.data.fget  # type: ignore[attr-defined]
+
+    def reading(value: oh.Value) -> torch.Tensor:
+        read.append(value.id)
+        return original(value)
+
+    monkeypatch.setattr(oh.Value, "data", property(reading))
+    found = compare(before, after)
+    assert found.changed and address in {change.largest for change in found.changed}
+    assert len(read) <= 2 * len(found.changed) < len(before.values)

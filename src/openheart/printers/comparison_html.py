@@ -122,5 +122,6 @@ def _row(row: Row, digits: int, lang: str) -> str:
         f'<td class="oh-count oh-faint">{grouped(change.moved)}/{grouped(change.moved + change.unmoved)}</td>'
         f'<td class="oh-numbers">{numbers}</td>'
         f'<td class="oh-difference">{escape(amount(change.difference, digits))}</td>'
-        f'<td class="oh-effect">{escape(cell("relative", change, digits))}</td><td class="oh-bar">{said}</td></tr>'
+        f'<td class="oh-effect">{escape(cell("relative", change, digits))}</td>'
+        f'<td class="oh-bar">{said}</td></tr>'
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, islice, zip_longest
 from typing import TYPE_CHECKING, Any
 
 from openheart.i18n import decimal_mark, message
@@ -49,22 +49,21 @@ class Listing:
 
 
 def listing(comparison: Comparison, top: int | None) -> Listing:
-    """Chooses `top` changes: the largest ones with a name of their own, then the largest of what is between.
+    """Chooses `top` changes, from each phase in turn: optimizers' squares would crowd out all else.
 
-    What only copies or views the numbers of another value is left out.
+    In a phase: the largest ones with a name of their own, then the largest of what is between. What only
+    copies or views the numbers of another value is left out.
     """
     limit = top if top is not None else comparison.top if comparison.top is not None else TOP
-    own = {
-        change.name
-        for change in comparison.changed
-        if comparison.before.has_own_name(comparison.before.value(change.name))
-    }
+    before = comparison.before
+    own = {c.name for c in comparison.changed if before.has_own_name(before.value(c.name))}
     told = {_numbers(change) for change in comparison.changed if change.name in own}
     between = (c for c in comparison.changed if c.name not in own and _numbers(c) not in told)
     worth = [c for c in comparison.changed if c.name in own]
     worth += [c for c in between if not comparison.copies(c.name)]
-    chosen = worth[:limit]
-    chosen.sort(key=lambda c: (c.step, PHASES[c.phase], c.position))
+    queues = [[c for c in worth if c.phase == phase] for phase in PHASES]
+    turns = (c for turn in zip_longest(*queues) for c in turn if c is not None)
+    chosen = sorted(islice(turns, limit), key=lambda c: (c.step, PHASES[c.phase], c.position))
     rows = tuple(
         Row(
             c,

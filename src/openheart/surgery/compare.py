@@ -60,7 +60,7 @@ def compare(
     Args:
         before, after: two recordings: a run and its `intervene`, two runs of a model with other weights or
             other inputs, a run and one read from a file.
-        top: how many changes are printed, the largest first; 20 unless given. All of them are in `.changed`.
+        top: how many changes are printed, the largest of each phase; 20 unless given. `.changed` has all.
         only: compare these values only: kinds (`"gradient"`) and patterns of names (`"0.*"`, `"*.grad"`).
 
     Raises:

@@ -233,9 +233,9 @@ class Comparison:
     def text(
         self, digits: int = 4, lang: str | None = None, top: int | None = None, width: int | None = None
     ) -> str:
-        """The comparison as plain text, grouped by phase in the order of the run; the `top` largest effects.
+        """The comparison as plain text, grouped by phase in the order of the run.
 
-        `top` is 20 unless given here or to `compare`.
+        `top` changes are listed, the largest of each phase in turn; 20 unless given here or to `compare`.
         """
         from openheart.printers.comparison import text
 

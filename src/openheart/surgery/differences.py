@@ -69,14 +69,17 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
-    """One stretch of both tensors: where it starts, its numbers, which of them moved, and how far."""
+    """What moved in one stretch of both tensors: where, from what to what, and how far.
 
-    start: int
+    `places` are row-major positions in the whole; `size` is |after − before| in float64, NaN where just one
+    of the two is NaN; `norm` is ‖before‖₂ of the stretch.
+    """
+
+    places: torch.Tensor
     before: torch.Tensor
     after: torch.Tensor
-    moved: torch.Tensor
     size: torch.Tensor
-    """|after − before| in float64; NaN where exactly one of the two is NaN, 0 where nothing moved."""
+    norm: float
 
 
 def apart(before: Number, after: Number) -> Number:
@@ -101,15 +104,15 @@ def difference(before: torch.Tensor, after: torch.Tensor) -> Difference:
     norm = scale = 0.0
     top: tuple[float, Moved] | None = None
     for piece in _pieces(before, after):
-        scale = math.hypot(scale, _norm(_finite(_wide(piece.before))))
-        here = int(piece.moved.sum())
-        if not here:
+        scale = math.hypot(scale, piece.norm)
+        if not len(piece.places):
             continue
-        moved += here
-        became += int((_is_nan(piece.after) & piece.moved).sum())
-        were += int((_is_nan(piece.before) & piece.moved).sum())
+        moved += len(piece.places)
         norm = _together(norm, _norm(piece.size))
-        rank = _rank(piece)
+        if math.isnan(norm):
+            became += int(_is_nan(piece.after).sum())
+            were += int(_is_nan(piece.before).sum())
+        rank = _rank(piece.size)
         best = float(rank.max())
         if top is None or best > top[0]:
             top = best, _moved(piece, int((rank == best).nonzero()[0]))
@@ -120,9 +123,9 @@ def largest(before: torch.Tensor, after: torch.Tensor, top: int | None = 10) -> 
     """The numbers that moved, the largest |after − before| first, ties in row-major order; `top` of them."""
     found: list[tuple[float, Moved]] = []
     for piece in _pieces(before, after):
-        rank = _rank(piece)
-        order = torch.sort(rank, descending=True, stable=True).indices[: int(piece.moved.sum())]
-        found += [(float(rank[place]), _moved(piece, place)) for place in order[:top].tolist()]
+        rank = _rank(piece.size)
+        order = torch.sort(rank, descending=True, stable=True).indices[:top]
+        found += [(float(rank[at]), _moved(piece, at)) for at in order.tolist()]
     found.sort(key=lambda item: -item[0])
     return [moved for _, moved in found[:top]]
 
@@ -132,26 +135,30 @@ def _pieces(before: torch.Tensor, after: torch.Tensor) -> Iterator[_Piece]:
     first, second = _flat(before), _flat(after)
     for start in range(0, before.numel(), PIECE):
         a, b = first[start : start + PIECE].cpu(), second[start : start + PIECE].cpu()
-        nan = _is_nan(a), _is_nan(b)
+        norm = _norm_of(a)
         moved = _bits(a) != _bits(b) if alike else _wide(a) != _wide(b)
         if moved.ndim > 1:  # the two parts of a complex number
             moved = moved.any(-1)
-        moved &= ~(nan[0] & nan[1])
-        size = torch.where(moved, _apart(a, b), 0.0)
+        at = moved.nonzero()[:, 0]
+        if len(at) < len(a):
+            a, b = a[at], b[at]
+        nan = _is_nan(a), _is_nan(b)
+        if (nan[0] & nan[1]).any():  # NaN is NaN, whatever its bits
+            kept = ~(nan[0] & nan[1])
+            at, a, b, nan = at[kept], a[kept], b[kept], (nan[0][kept], nan[1][kept])
+        size = _apart(a, b)
         size[size.isnan()] = math.inf  # parts of complex infinities
-        size[moved & (nan[0] | nan[1])] = math.nan
-        yield _Piece(start, a, b, moved, size)
+        size[nan[0] | nan[1]] = math.nan
+        yield _Piece(at + start, a, b, size, norm)
 
 
-def _rank(piece: _Piece) -> torch.Tensor:
-    """Sizes that can be sorted: −1 where nothing moved, finite ones, ∞ as float64's largest, NaN as ∞."""
-    finite = piece.size.clamp(max=torch.finfo(torch.float64).max)
-    rank = torch.where(piece.size.isnan(), math.inf, finite)
-    return torch.where(piece.moved, rank, -1.0)
+def _rank(size: torch.Tensor) -> torch.Tensor:
+    """Sizes that can be sorted: ∞ as float64's largest, NaN as ∞."""
+    return size.clamp(max=torch.finfo(torch.float64).max).nan_to_num(nan=math.inf)
 
 
-def _moved(piece: _Piece, place: int) -> Moved:
-    return Moved(piece.start + place, piece.before[place].item(), piece.after[place].item())
+def _moved(piece: _Piece, at: int) -> Moved:
+    return Moved(int(piece.places[at]), piece.before[at].item(), piece.after[at].item())
 
 
 def _flat(tensor: torch.Tensor) -> torch.Tensor:
@@ -186,9 +193,14 @@ def _apart(before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
     return made
 
 
-def _finite(numbers: torch.Tensor) -> torch.Tensor:
-    size = numbers.abs()
-    return size[size.isfinite()]
+def _norm_of(numbers: torch.Tensor) -> float:
+    """‖numbers‖₂ over the finite ones."""
+    if numbers.dtype == torch.float32:  # no square of one overflows or vanishes in float64
+        norm = float(torch.linalg.vector_norm(numbers, dtype=torch.float64))
+        if math.isfinite(norm):
+            return norm
+    size = _wide(numbers).abs()
+    return _norm(size[size.isfinite()])
 
 
 def _norm(sizes: torch.Tensor) -> float:
