@@ -10,6 +10,7 @@ of a value on to what made the value read another gradient.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from weakref import WeakKeyDictionary, ref
 
 from openheart.errors import InterventionError
 from openheart.recording import Call, Recording, Value, values_in
@@ -26,15 +27,22 @@ class Backward:
     """The backward pass of a recording, by what it belongs to.
 
     Attributes:
+        reference: the recording, held weakly: this is kept as long as it lives.
         tied: id of a forward call → its backward calls.
         owners: id of a gradient → ids of the values whose gradient it is named to be.
         gradients: id of a value → its gradient.
     """
 
-    recording: Recording
+    reference: ref[Recording]
     tied: dict[int, list[Call]] = field(default_factory=dict)
     owners: dict[int, set[int]] = field(default_factory=dict)
     gradients: dict[int, Value] = field(default_factory=dict)
+
+    @property
+    def recording(self) -> Recording:
+        recording = self.reference()
+        assert recording is not None
+        return recording
 
     def gradient(self, value: Value) -> Value | None:
         """The gradient that arrives at a value; None if none does.
@@ -185,9 +193,19 @@ def _sums(call: Call) -> bool:
     return call.forward_call is None or call.name in ("add", "add_")
 
 
+_KNOWN: WeakKeyDictionary[Recording, Backward] = WeakKeyDictionary()
+
+
 def backward_of(recording: Recording) -> Backward:
-    """The backward pass of a recording, by what it belongs to."""
-    backward = Backward(recording)
+    """The backward pass of a recording, by what it belongs to; found once."""
+    known = _KNOWN.get(recording)
+    if known is None:
+        known = _KNOWN[recording] = _backward(recording)
+    return known
+
+
+def _backward(recording: Recording) -> Backward:
+    backward = Backward(ref(recording))
     for call in recording.calls:
         if call.phase == "backward" and call.forward_call is not None:
             backward.tied.setdefault(call.forward_call, []).append(call)

@@ -19,7 +19,7 @@ from openheart.surgery.edits import Edit
 from openheart.surgery.gradients import Backward, backward_of
 from openheart.surgery.hyperparameters import edit_option, option_of
 from openheart.surgery.plan import Added, Plan, Spot
-from openheart.surgery.program import Program
+from openheart.surgery.program import Program, part_of
 from openheart.surgery.running import Run
 from openheart.surgery.tracing import Traced
 
@@ -89,7 +89,7 @@ class _Surgeon:
     def targets(self, edit: Edit) -> list[Part]:
         """The numbers that an edit means; more than one value only for a parameter that is frozen."""
         assert edit.address is not None
-        part = find_part(self.recording._named, edit.address)
+        part = part_of(self.recording, edit.address)
         if edit.kind == "freeze" and part.value.origin == "parameter":
             steps = sorted({call.step for call in self.recording.calls})
             names = [f"@{step} {part.name}.after" if step else f"{part.name}.after" for step in steps]
@@ -272,13 +272,19 @@ class Operation:
 def _operation(surgeon: _Surgeon, value: Value, edit: Edit, part: Part) -> Operation:
     if edit.kind == "call":
         return _called(edit, part)
-    mask = torch.ones(value.shape, dtype=torch.bool)
-    if part.index is not None:
-        mask.zero_()
-        mask[part.index] = True
+    mask = _mask(value.shape, part.index)
     if edit.kind in ("scale", "add"):
         return _scaled(value, edit, part, mask)
     return _set(surgeon, value, edit, part, mask)
+
+
+def _mask(shape: tuple[int, ...], index: Any) -> torch.Tensor:
+    """Where an edit applies: bools of the value's shape."""
+    if index is None:
+        return torch.ones(shape, dtype=torch.bool)
+    mask = torch.zeros(shape, dtype=torch.bool)
+    mask[index] = True
+    return mask
 
 
 def _set(surgeon: _Surgeon, value: Value, edit: Edit, part: Part, mask: torch.Tensor) -> Operation:
@@ -370,7 +376,8 @@ def _on_tensor(surgeon: _Surgeon, tensor: torch.Tensor, edit: Edit, part: Part) 
     elif edit.kind == "ablate" and edit.value == "mean" and tensor.dim():
         tensor[at] = tensor.mean(0, keepdim=True).expand_as(tensor)[at]
     else:
-        tensor[at] = _numbers(surgeon, part.value, edit, part)[at]
+        numbers = _numbers(surgeon, part.value, edit, part)
+        tensor[at] = numbers[at] if numbers.dim() else numbers
 
 
 def _kept(result: torch.Tensor, tensor: torch.Tensor, edit: Edit, part: Part) -> torch.Tensor:
@@ -391,6 +398,8 @@ def _numbers(surgeon: _Surgeon, value: Value, edit: Edit, part: Part) -> torch.T
     if edit.kind == "patch":
         return _transplant(value, edit, part)
     given = fitting(edit.value, part, value, edit)
+    if given.dim() == 0:
+        return given
     numbers = torch.zeros(value.shape, dtype=value.dtype)
     numbers[... if part.index is None else part.index] = given
     return numbers
@@ -425,6 +434,12 @@ def fitting(given: Any, part: Part, value: Value, edit: Edit) -> torch.Tensor:
     Raises:
         InterventionError: its shape or its dtype does not fit.
     """
+    if (
+        type(given) is float
+        and value.dtype == torch.float32
+        and (abs(given) < 1e38 or not math.isfinite(given))
+    ):
+        return torch.tensor(given)
     try:
         tensor = given if isinstance(given, torch.Tensor) else torch.as_tensor(given)
     except (TypeError, ValueError, RuntimeError) as error:

@@ -18,10 +18,11 @@ import torch
 
 from openheart.errors import InterventionError
 from openheart.recording import Call, Recording, Value, values_in
+from openheart.recording.addresses import Part, find_part
 from openheart.recording.plans import plan_of
 from openheart.recording.storages import geometry_of
 
-__all__ = ["Line", "Program", "below_autograd", "program_of", "same_bits"]
+__all__ = ["Line", "Program", "below_autograd", "part_of", "program_of", "same_bits"]
 
 Tensors = Mapping[int, torch.Tensor]
 
@@ -186,11 +187,15 @@ class Line:
 
 
 class Program:
-    """The lines of a recording, in the order of the run; line n is call n."""
+    """The lines of a recording, in the order of the run; line n is call n.
+
+    `parts` holds what addresses have meant so far.
+    """
 
     def __init__(self, recording: Recording) -> None:
         self.lines = [Line(call) for call in recording.calls]
         self.values = recording.values
+        self.parts: dict[str, Part] = {}
         self.made_at = {identity: line.call.id for line in self.lines for identity in line.outputs}
         self._first_use: dict[int, int] = {}
         for line in self.lines:
@@ -200,6 +205,15 @@ class Program:
     def first_use(self, identity: int) -> int:
         """The first line that reads a value; the number of lines where none does."""
         return self._first_use.get(identity, len(self.lines))
+
+
+def part_of(recording: Recording, address: str) -> Part:
+    """The numbers that an address means; looked up once."""
+    parts = program_of(recording).parts
+    part = parts.get(address)
+    if part is None:
+        part = parts[address] = find_part(recording._named, address)
+    return part
 
 
 _PROGRAMS: WeakKeyDictionary[Recording, Program] = WeakKeyDictionary()
