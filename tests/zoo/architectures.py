@@ -113,19 +113,47 @@ def swin() -> tuple[torch.nn.Module, Inputs]:
     return SwinForImageClassification(config), _image()
 
 
+def mixtral() -> tuple[torch.nn.Module, Inputs]:
+    from transformers import MixtralConfig, MixtralForCausalLM
+
+    config = MixtralConfig(
+        vocab_size=WORDS,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        intermediate_size=64,
+        num_local_experts=4,
+        num_experts_per_tok=2,
+    )
+    return MixtralForCausalLM(config), _language()
+
+
+def mamba() -> tuple[torch.nn.Module, Inputs]:
+    from transformers import MambaConfig, MambaForCausalLM
+
+    config = MambaConfig(vocab_size=WORDS, hidden_size=16, num_hidden_layers=2, state_size=4)
+    return MambaForCausalLM(config), _language()
+
+
 ARCHITECTURES: dict[str, Callable[[], tuple[torch.nn.Module, Inputs]]] = {
-    made.__name__: made for made in (gpt2, bert, llama, t5, resnet, convnext, vit, swin)
+    made.__name__: made for made in (gpt2, bert, llama, t5, resnet, convnext, vit, swin, mixtral, mamba)
 }
 
 
-def train_step(name: str) -> Any:
-    """A recording of one training step: forward, backward and AdamW."""
+def train_step(name: str, change: Callable[[torch.nn.Module, Any, Any], None] | None = None) -> Any:
+    """A recording of one training step: forward, backward and AdamW; `change` is made before it.
+
+    It starts from the same weights and the same random draws every time.
+    """
     import openheart as oh
 
     torch.manual_seed(0)
     model, inputs = ARCHITECTURES[name]()
     model.train()
     optimizer = torch.optim.AdamW(model.parameters())
+    if change is not None:
+        change(model, inputs, optimizer)
     with oh.recording(model) as recording:
         loss = model(**inputs).loss
         loss.backward()
