@@ -6,13 +6,12 @@ from __future__ import annotations
 
 import difflib
 from collections import OrderedDict
-from typing import Any
 
 import torch
 
 from openheart.errors import InputError, OpaqueError
 from openheart.recording.build import Facts
-from openheart.recording.plans import plan_of
+from openheart.recording.lines import Line
 from openheart.recording.storages import Geometry, Life
 from openheart.recording.values import Call, Value, values_in
 
@@ -138,22 +137,11 @@ class _Kitchen:
         return False
 
     def _run(self, call: Call, at_hand: dict[int, torch.Tensor]) -> None:
-        plan = plan_of(call.op)
-        written = {name for _, name in plan.writes} if plan is not None else set()
-        reshaped = plan is not None and plan.reshapes
-        arguments: dict[str, Any] = {}
-        for position, (name, argument) in enumerate(call.arguments.items()):
-            arguments[name] = _with_tensors(
-                argument, at_hand, name in written or (reshaped and position == 0)
-            )
-        keywords = {item.name for item in call.op._schema.arguments if item.kwarg_only}
-        positional = [item for name, item in arguments.items() if name not in keywords]
         with torch.no_grad(), torch._C._DisableTorchDispatch():
-            result = call.op(*positional, **{name: arguments[name] for name in keywords if name in arguments})
-        for value, (slot, place) in zip(call.outputs, call.slots, strict=True):
-            tensor = _returned(result, slot) if isinstance(slot, int) else arguments[slot]
-            at_hand[value.id] = tensor if place is None else tensor[place]
-            self._hold(value, at_hand[value.id])
+            outputs = Line(call).run(at_hand)
+        for value, tensor in zip(call.outputs, outputs, strict=True):
+            at_hand[value.id] = tensor
+            self._hold(value, tensor)
 
     def _hold(self, value: Value, tensor: torch.Tensor) -> None:
         if not isinstance(value._life, Recipe) or value.id in self._ready:
@@ -163,20 +151,6 @@ class _Kitchen:
         while self._bytes > ROOM and len(self._ready) > 1:
             _, old = self._ready.popitem(last=False)
             self._bytes -= old.numel() * old.itemsize
-
-
-def _returned(result: Any, slot: int) -> Any:
-    """Return number `slot`; an operator with one return gives it bare, be it a tensor or a list."""
-    return result[slot] if isinstance(result, tuple) else result
-
-
-def _with_tensors(argument: Any, at_hand: dict[int, torch.Tensor], copied: bool) -> Any:
-    if isinstance(argument, Value):
-        tensor = at_hand[argument.id]
-        return tensor.clone() if copied else tensor
-    if isinstance(argument, (list, tuple)):
-        return [_with_tensors(item, at_hand, copied) for item in argument]
-    return argument
 
 
 def _keep_graph(facts: Facts) -> None:

@@ -21,7 +21,7 @@ from openheart.recording import Call, Value, values_in
 from openheart.recording.addresses import Part, find_part
 from openheart.surgery.edits import Edit
 from openheart.surgery.plan import Spot
-from openheart.surgery.program import Program, redraws, same_bits, where
+from openheart.surgery.program import Program, redraws, run_line, same_bits, where
 from openheart.surgery.running import Run
 from openheart.surgery.tracing import Traced
 
@@ -358,7 +358,7 @@ def _run_piece(program: Program, piece: Piece, env: dict[int, torch.Tensor]) -> 
         line = program.lines[call.id]
         if line.blank or (line.random and not redraws(line)):
             continue  # its draw stands
-        for value, tensor in zip(call.outputs, line.run(env), strict=True):
+        for value, tensor in zip(call.outputs, run_line(line, env), strict=True):
             env[value.id] = tensor
     return env[piece.given.id]
 

@@ -19,7 +19,7 @@ from openheart.recording.build import Facts, Visit
 from openheart.recording.names import Names
 from openheart.recording.storages import Life, geometry_of
 from openheart.surgery.plan import Added, Plan, Spot
-from openheart.surgery.program import Line, Program, below_autograd, is_weighted, redraws, where
+from openheart.surgery.program import Line, Program, below_autograd, is_weighted, redraws, run_line, where
 
 __all__ = ["Note", "Run"]
 
@@ -116,7 +116,7 @@ class Run:
             self._scalar(line)
             return
         try:
-            outputs = line.run(self.env, constants, moved)
+            outputs = run_line(line, self.env, constants, moved)
         except OpaqueError:
             if self.whole:
                 return  # its inputs were not kept, so nobody can run it; what it made stands
