@@ -42,7 +42,7 @@ _HOMES = {
     "freeze": "surgery",
     "read_edits": "surgery",
     "write_edits": "surgery",
-    "compare": "surgery",
+    "compare": "surgery.compare",
     "Comparison": "surgery",
     "collapse": "surgery",
     "count_regions": "surgery",
