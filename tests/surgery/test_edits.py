@@ -198,3 +198,15 @@ def test_what_cannot_be_is_refused_with_the_reason(
 def test_an_ablation_knows_two_ways() -> None:
     with pytest.raises(oh.InterventionError, match='"zero" or "mean"'):
         oh.ablate("median")  # type: ignore[arg-type]
+
+
+def test_an_activation_that_is_edited_twice_keeps_a_name_for_each_of_its_numbers(
+    trained: oh.Recording,
+) -> None:
+    once = trained.intervene({"1.out[0,2]": 1.5})
+    twice = once.intervene({"1.out[0,2]": 2.5})
+    assert twice.value("1.out").data[0, 2] == 2.5
+    assert twice.value("1.out.before").data[0, 2] == 1.5
+    assert all(twice.name(value) for call in twice.calls for value in call.outputs)
+    assert twice.explain("1.out[0,2]").verdict == "exact"
+    assert twice.verify().ok

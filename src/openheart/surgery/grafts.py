@@ -264,7 +264,7 @@ def cut_edge(surgeon: Surgeon, edit: Edit) -> None:
         if before not in run.env:
             run.put(before, target.value.data)
         traced.forward(run)
-        parts = (run.constant(reached), Spot(shadow), Spot(before))
+        parts = (run.constant(reached, f"{target.name}.cut.where"), Spot(shadow), Spot(before))
         joined.append(run.call(aten.where.self, parts, like, target.value.id)[1])
 
     plan.after.setdefault(like.id, []).append(forward)
@@ -284,9 +284,9 @@ def cut_edge(surgeon: Surgeon, edit: Edit) -> None:
     made = recording.maker(gradient)
 
     def split(run: Run) -> None:
-        mask = run.constant(reached)
+        mask = run.constant(reached, f"{target.name}.cut.where")
         run.call(aten.masked_fill.Scalar, (Spot(gradient.id), mask, 0), like, kept, "backward", joined[-1])
-        other = run.constant(~reached)
+        other = run.constant(~reached, f"{target.name}.cut.elsewhere")
         run.call(
             aten.masked_fill.Scalar, (Spot(gradient.id), other, 0), like, crossing, "backward", joined[-1]
         )

@@ -297,12 +297,23 @@ def _set(surgeon: _Surgeon, value: Value, edit: Edit, part: Part, mask: torch.Te
             mean, _ = run.call(aten.mean.dim, (Spot(taken), [0], True), like)
             given = Spot(mean)
         else:
-            given = run.constant(number)
-        made.append(run.call(aten.where.self, (run.constant(mask), given, Spot(taken)), like, output)[1])
+            given = run.constant(number, f"{part.name}.edit")
+        made.append(
+            run.call(
+                aten.where.self,
+                (run.constant(mask, f"{part.name}.edit.where"), given, Spot(taken)),
+                like,
+                output,
+            )[1]
+        )
 
     def backward(run: Run, taken: int, output: int, like: Call) -> None:
         run.call(
-            aten.masked_fill.Scalar, (Spot(taken), run.constant(mask), 0), like, output, forward=made[-1]
+            aten.masked_fill.Scalar,
+            (Spot(taken), run.constant(mask, f"{part.name}.edit.where"), 0),
+            like,
+            output,
+            forward=made[-1],
         )
 
     return Operation(forward, backward)
@@ -321,11 +332,11 @@ def _scaled(value: Value, edit: Edit, part: Part, mask: torch.Tensor) -> Operati
     made: list[Added] = []
 
     def apply(run: Run, taken: int, output: int, like: Call, forward: Added | None) -> Added:
-        operand = run.constant(amount) if isinstance(amount, torch.Tensor) else amount
+        operand = run.constant(amount, f"{part.name}.edit") if isinstance(amount, torch.Tensor) else amount
         changed, call = run.call(op, (Spot(taken), operand), like, output if whole else None, forward=forward)
         if whole:
             return call
-        parts = (run.constant(mask), Spot(changed), Spot(taken))
+        parts = (run.constant(mask, f"{part.name}.edit.where"), Spot(changed), Spot(taken))
         return run.call(aten.where.self, parts, like, output, forward=forward)[1]
 
     def forward(run: Run, taken: int, output: int, like: Call) -> None:

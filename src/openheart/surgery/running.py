@@ -182,9 +182,14 @@ class Run:
         if origin != "call":
             self.made[identity] = _made(identity, tensor, origin)
 
-    def constant(self, tensor: torch.Tensor) -> Spot:
-        """A tensor that an added call reads and no call makes."""
+    def constant(self, tensor: torch.Tensor, name: str) -> Spot:
+        """A tensor that an added call reads and no call makes; the first of its name has the name alone."""
         identity = self.plan.fresh()
+        names = self.plan.names
+        number = 1
+        while (given := name if number == 1 else f"{name}_{number}") in names:
+            number += 1
+        names[given] = identity
         self.put(identity, tensor, "constant")
         return Spot(identity)
 
@@ -403,20 +408,17 @@ class _Assembly:
                 names.canonical[value.id] = name
         for identity in lost:
             del names.canonical[identity]
-        constants = 0
         for call in self.facts.calls:
             for position, value in enumerate(call.outputs):
                 if value.id not in names.canonical:
                     stem = f"{call.scope}/{call.name}" if call.scope else call.name
                     given = f"{stem}_edit{call.id}.out" + (f"_{position}" if position else "")
-                    names.values[given] = value
-                    names.canonical[value.id] = given
+                    names.give(0, given, value)
                     names.nameless.add(value.id)
-        for value in values[len(self.old.values) :]:
-            if value.id not in names.canonical:
-                names.values[f"edit_{constants}"] = value
-                names.canonical[value.id] = f"edit_{constants}"
-                constants += 1
+        for value in values:
+            new = value.id >= len(self.old.values)
+            if value.id not in names.canonical and (new or value.id in lost):
+                names.give(0, f"edit_{value.id}", value)
         return names
 
 
