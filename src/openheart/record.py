@@ -179,7 +179,7 @@ class Recorder(TorchDispatchMode):
             )
             for group in optimizer.param_groups
         ]
-        self._add((STEP, optimizer, groups))
+        self._add((STEP, optimizer, groups, _sequence()))
 
     def optimizer_stepped(self, optimizer: Any) -> None:
         """Marks the end of an optimizer's step, and whose state each of its tensors is."""

@@ -314,3 +314,18 @@ def test_closures_run_inside_the_optimizer() -> None:
     steps = {(call.phase, call.step) for call in rec.calls}
     assert {("forward", 0), ("backward", 0), ("optimizer", 0), ("forward", 1), ("optimizer", 1)} <= steps
     assert torch.equal(rec.value("@1 weight.after").data, model.weight)
+
+
+def test_recordings_that_were_not_read_yet_leave_the_next_one_as_it_is() -> None:
+    def step() -> oh.Recording:
+        torch.manual_seed(0)
+        net = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU(inplace=True), torch.nn.Linear(3, 1))
+        optimizer = torch.optim.Adam(net.parameters())
+        with oh.recording(net) as recording:
+            (net(torch.ones(4, 2)) ** 2).mean().backward()
+            optimizer.step()
+        return recording
+
+    one, two, three = step(), step(), step()
+    assert [call.phase for call in one.calls] == [call.phase for call in two.calls]
+    assert one.addresses() == two.addresses() == three.addresses()

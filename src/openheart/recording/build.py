@@ -291,8 +291,12 @@ class _Walk:
                 self.facts.leaves_after.append((self.phases.step, leaf, now))
                 self.nameless[key] = (tensor, leaf, now)
 
-    def stepping(self, _optimizer: Any, groups: Any) -> None:
-        """Notes what an optimizer's step finds."""
+    def stepping(self, _optimizer: Any, groups: Any, sequence: int) -> None:
+        """Notes what an optimizer's step finds.
+
+        Another recording may have been read just before it, and reading can make autograd count.
+        """
+        self.ties.newest = max(self.ties.newest, sequence - 1)
         self.phases.optimizing += 1
         found = []
         for options, members in groups:

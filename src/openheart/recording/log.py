@@ -28,7 +28,8 @@ __all__ = ["ENTER", "EXIT", "REBIND", "STEP", "STEPPED", "Log", "is_plain"]
 
 ENTER = "enter"  # (ENTER, module path, args, kwargs)
 EXIT = "exit"  # (EXIT, module path, result, whether it returned)
-STEP = "step"  # (STEP, optimizer, [({option: its value}, [(parameter, gradient, state), …]), …])
+# (STEP, optimizer, [({option: its value}, [(parameter, gradient, state), …]), …], sequence)
+STEP = "step"
 STEPPED = "stepped"  # (STEPPED, optimizer, [(parameter, state name, state tensor), …])
 REBIND = (
     "rebind"  # (REBIND, [(parameter, alias of what it was before), …]): somebody assigned to `parameter.data`
