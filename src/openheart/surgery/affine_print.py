@@ -24,6 +24,7 @@ from openheart.printers.text import plain
 
 __all__ = [
     "MARKS",
+    "STYLE",
     "Held",
     "equation_text",
     "html_table",
@@ -37,6 +38,22 @@ __all__ = [
 ROWS = 10
 """At most this many rows and columns of a matrix are printed; an ellipsis stands for the others."""
 PLAIN = {below: digit for digit, below in SUBSCRIPTS.items()}
+STYLE = (
+    "<style>.oh-affine table{border-collapse:collapse;font-variant-numeric:tabular-nums}"
+    ".oh-affine th,.oh-affine td{padding:.12rem .55rem;text-align:right;white-space:nowrap}"
+    ".oh-affine th{font-weight:500;font-size:.86em;color:var(--oh-faint)}"
+    ".oh-affine th:first-child,.oh-affine td:first-child{padding-left:0}"
+    ".oh-affine .oh-proof th:first-child,.oh-affine .oh-proof td:first-child{text-align:left}"
+    ".oh-affine .oh-maps{display:flex;flex-wrap:wrap;gap:.3rem 1.8rem;align-items:center}"
+    ".oh-affine .oh-maps>div{display:flex;gap:.7rem;align-items:center;min-width:0}"
+    ".oh-affine .oh-maps span{flex:none}"
+    ".oh-affine .oh-part>div{min-width:0}.oh-affine .oh-scroll{overflow-x:auto;max-width:100%}"
+    ".oh-affine .oh-matrix{border:solid var(--oh-faint);border-width:0 1px;border-radius:6px}"
+    ".oh-affine .oh-matrix{padding:0 .35rem;width:fit-content}"
+    ".oh-affine .oh-matrix td:first-child{padding-left:.55rem}"
+    ".oh-affine .oh-notes p,.oh-affine .oh-part p{margin:.25rem 0}</style>"
+)
+"""What the fragments of affine maps add to the common style sheet."""
 MARKS = {"exact": "✓", "within rounding": "✓", "disagrees": "✗"}
 
 
@@ -131,27 +148,29 @@ def proof_rows(held: Iterable[Held], digits: int) -> list[list[str]]:
     return made
 
 
-def html_table(heads: Sequence[str], rows: Sequence[Sequence[str]], addresses: bool = True) -> str:
-    """A table as HTML; the first column holds addresses."""
+def html_table(heads: Sequence[str], rows: Sequence[Sequence[str]], addresses: Sequence[int] = ()) -> str:
+    """A table as HTML; the first column holds addresses, and so do the columns `addresses`."""
     top = "".join(f"<th>{escape(h)}</th>" for h in heads)
-    kind = ' class="oh-address"' if addresses else ""
-    body = "".join(
-        f"<tr><td><span{kind}>{escape(row[0])}</span></td>"
-        + "".join(f"<td>{escape(cell)}</td>" for cell in row[1:])
-        + "</tr>"
-        for row in rows
+    columns = {0, *addresses}
+
+    def cell(n: int, said: str) -> str:
+        inside = f'<span class="oh-address">{escape(said)}</span>' if n in columns else escape(said)
+        return f"<td>{inside}</td>"
+
+    body = "".join(f"<tr>{''.join(cell(n, said) for n, said in enumerate(row))}</tr>" for row in rows)
+    return (
+        f'<div class="oh-scroll"><table class="oh-proof"><thead><tr>{top}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
     )
-    head = f"<thead><tr>{top}</tr></thead>" if heads else ""
-    return f'<div class="oh-scroll"><table>{head}<tbody>{body}</tbody></table></div>'
 
 
 def html_matrix(matrix: Any, digits: int) -> str:
-    """A matrix as a table without heads."""
+    """A matrix as a table without heads, between brackets."""
     rows = "".join(
         "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>"
         for row in matrix_cells(matrix, digits)
     )
-    return f'<div class="oh-scroll"><table><tbody>{rows}</tbody></table></div>'
+    return f'<div class="oh-scroll oh-matrix"><table><tbody>{rows}</tbody></table></div>'
 
 
 def latex_matrix(matrix: Any, digits: int, lang: str | None = None) -> str:

@@ -19,6 +19,7 @@ from openheart.printers.layout import SHADES, block, render, ruled
 from openheart.printers.parts import VERDICTS, style_for
 from openheart.surgery.affine_print import (
     MARKS,
+    STYLE,
     drawn,
     equation_latex,
     equation_text,
@@ -180,8 +181,9 @@ def html(found: Collapse, digits: int = 4, lang: str | None = None) -> str:
     for n, step in enumerate(found.steps if len(found.steps) > 1 else (), 1):
         shapes = f"{step.kind} {shape_text(step.in_shape)} → {shape_text(step.out_shape)}"
         body = f'<p class="oh-more">{escape(shapes)}</p>'
-        body += f"<h5>W{_sub(n)}</h5>{html_matrix(step.weight, digits)}"
-        body += f"<h5>b{_sub(n)}</h5>{html_matrix(step.bias, digits)}"
+        named = ((f"W{_sub(n)}", step.weight), (f"b{_sub(n)}", step.bias))
+        maps = "".join(f"<div><span>{name} =</span>{html_matrix(each, digits)}</div>" for name, each in named)
+        body += f'<div class="oh-maps">{maps}</div>'
         sections += part(step.path, body)
     worked = list(worked_lines(found))
     if worked:
@@ -198,14 +200,14 @@ def html(found: Collapse, digits: int = 4, lang: str | None = None) -> str:
     why = escape(verdict_words(found, spoken), quote=True)
     title = escape(message("collapse.title", spoken, first=found.first, last=found.last))
     shapes = f"{shape_text(found.in_shape)} → {shape_text(found.out_shape)}"
-    foot = " · ".join(
-        [verdict_words(found, spoken), worst_words(found, spoken)]
-        + ([rounding_words(found, spoken)] if found.dense else [])
-    )
+    said_last = [verdict_words(found, spoken), worst_words(found, spoken)]
+    said_last += [rounding_words(found, spoken)] if found.dense else []
+    foot = "".join(f"<p>{escape(each)}</p>" for each in said_last)
     return (
-        f'{style_tag()}<article class="oh oh-collapse" lang="{spoken}"><div class="oh-head"><h3>{title}</h3>'
+        f'{style_tag()}{STYLE}<article class="oh oh-affine" lang="{spoken}">'
+        f'<div class="oh-head"><h3>{title}</h3>'
         f'<span class="oh-verdict {shade}" title="{why}">{MARKS[found.verdict]} {escape(word)}</span></div>'
-        f'<p class="oh-origin">{escape(shapes)}</p>{sections}<p class="oh-more">{escape(foot)}</p></article>'
+        f'<p class="oh-origin">{escape(shapes)}</p>{sections}<div class="oh-notes">{foot}</div></article>'
     )
 
 

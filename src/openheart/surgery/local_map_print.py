@@ -17,6 +17,7 @@ from openheart.printers.layout import SHADES, block, paragraph, render, ruled
 from openheart.printers.parts import VERDICTS
 from openheart.surgery.affine_print import (
     MARKS,
+    STYLE,
     figures,
     html_matrix,
     html_table,
@@ -174,13 +175,13 @@ def html(found: LocalMap, digits: int = 4, lang: str | None = None) -> str:
     if states:
         sections += part(message("local_map.units", spoken), states)
     if found.nearest is not None:
-        table = html_table(_heads(spoken), _rows(found, digits, spoken))
+        table = html_table(_heads(spoken), _rows(found, digits, spoken), (3, 5))
         sections += part(message("local_map.boundaries", spoken), table + rest(len(found.boundaries) - SHOWN))
     why = verdict_words(found, spoken)
     word = message(VERDICTS[found.verdict][0], spoken)
     notes = "".join(f"<p>{escape(s)}</p>" for s in (why, *frontier_words(found, digits, spoken)))
     return (
-        f'{style_tag()}<article class="oh oh-local-map" lang="{spoken}"><div class="oh-head">'
+        f'{style_tag()}{STYLE}<article class="oh oh-affine" lang="{spoken}"><div class="oh-head">'
         f"<h3>{escape(_title(found, spoken))}</h3>"
         f'<span class="oh-verdict {HTML_SHADES[found.verdict]}" title="{escape(why, quote=True)}">'
         f"{MARKS[found.verdict]} {escape(word)}</span></div>"
