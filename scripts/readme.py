@@ -20,7 +20,8 @@ PARTS = re.compile(r"<!-- example -->\n```python\n(.*?)```(.*?)<!-- output -->\n
 
 
 def filled(page: str, lang: str) -> str:
-    """The page with the output of its example, as it is now."""
+    """The page with the output of its examples, as it is now; each goes on from the one before."""
+    names: dict[str, object] = {}
 
     def run(found: re.Match[str]) -> str:
         code, between = found.groups()
@@ -28,14 +29,14 @@ def filled(page: str, lang: str) -> str:
         oh.set_language(lang)
         try:
             with contextlib.redirect_stdout(printed):
-                exec(compile(code, "example.py", "exec"), {})
+                exec(compile(code, "example.py", "exec"), names)
         finally:
             oh.set_language(None)
         lines = "\n".join(line.rstrip() for line in printed.getvalue().strip().splitlines())
         return f"<!-- example -->\n```python\n{code}```{between}<!-- output -->\n```\n{lines}\n```\n"
 
     made, count = PARTS.subn(run, page)
-    assert count == 1, "the page has one example and one output"
+    assert count == 2, "the page has two examples, each with its output"
     return made
 
 
