@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import json
 import math
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -160,19 +161,37 @@ def test_a_module_list_and_a_sample_without_a_batch() -> None:
     assert tuple(collapse(net, "0", "1", torch.randn(2)).weight.shape) == (1, 2)
 
 
+def exactly(tensor: Tensor) -> list[list[Fraction]]:
+    rows = tensor.tolist()
+    return [[Fraction(x) for x in (row if isinstance(row, list) else [row])] for row in rows]
+
+
+def product(a: list[list[Fraction]], b: list[list[Fraction]]) -> list[list[Fraction]]:
+    return [[sum(x * y for x, y in zip(row, col, strict=True)) for col in zip(*b, strict=True)] for row in a]
+
+
 @settings(max_examples=15, deadline=None)
 @given(st.integers(0, 10_000), st.lists(st.integers(1, 6), min_size=2, max_size=5))
-def test_any_chain_of_linear_layers(seed: int, widths: list[int]) -> None:
+def test_any_chain_of_linear_layers_in_exact_fractions(seed: int, widths: list[int]) -> None:
     torch.manual_seed(seed)
     layers = [nn.Linear(a, b) for a, b in itertools.pairwise(widths)]
-    net = nn.Sequential(*layers)
-    whole = collapse(net, "0", str(len(layers) - 1))
-    w, b = torch.eye(widths[0], dtype=torch.float64), torch.zeros(widths[0], dtype=torch.float64)
+    whole = collapse(nn.Sequential(*layers), "0", str(len(layers) - 1))
+    w = [[Fraction(i == j) for j in range(widths[0])] for i in range(widths[0])]
+    b = [[Fraction(0)] for _ in range(widths[0])]
     for layer in layers:
-        w, b = layer.weight.double() @ w, layer.weight.double() @ b + layer.bias.double()
-    assert bool(((whole.weight - w).abs() <= whole.weight_bound + 1e-15).all())
-    assert bool(((whole.bias - b).abs() <= whole.bias_bound + 1e-15).all())
+        w = product(exactly(layer.weight), w)
+        moved = product(exactly(layer.weight), b)
+        b = [[x + y] for (x,), (y,) in zip(moved, exactly(layer.bias), strict=True)]
+    for made, bound, exact in ((whole.weight, whole.weight_bound, w), (whole.bias, whole.bias_bound, b)):
+        for one, limit, true in zip(
+            made.reshape(-1), bound.reshape(-1), itertools.chain(*exact), strict=True
+        ):
+            assert abs(Fraction(float(one)) - true) <= Fraction(float(limit))
+    assert float(whole.weight_bound.max()) < 1e-13
     assert whole.verdict in ("exact", "within rounding")
+    for i, j in ((0, 0), (widths[-1] - 1, widths[0] - 1)):
+        for line in whole.entry(i, j)[-1:]:
+            assert line.result == pytest.approx(float(whole.weight[i, j]), rel=1e-12, abs=1e-15)
 
 
 def test_half_precision() -> None:

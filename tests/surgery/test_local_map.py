@@ -198,6 +198,18 @@ def test_a_unit_that_rounding_put_on_the_other_side() -> None:
     assert found.verdict in ("exact", "within rounding")
 
 
+def test_a_planted_error_disagrees() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    rec = oh.record(net, torch.randn(2, 3))
+    assert local_map(rec, 1).verdict in ("exact", "within rounding")
+    off = local_map(rec, 1).bound
+    rec.value("output").data[1, 0] += 3 * off
+    assert local_map(rec, 0).verdict in ("exact", "within rounding")
+    assert local_map(rec, 1).verdict == "disagrees"
+    assert "✗" in local_map(rec, 1).text(lang="en")
+
+
 def test_a_dead_units_twin_is_no_boundary() -> None:
     # relu of relu: at a negative number the second one compares 0 with 0, and nothing near changes that
     net = nn.Sequential(nn.Linear(1, 1), nn.ReLU(), nn.ReLU())
