@@ -11,18 +11,17 @@ stacked numbers are not the same bit for bit is held against its law. A call tha
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
-from openheart.check import check
 from openheart.errors import OpaqueError, OpenheartError
 from openheart.recording import Call, Recording, Value
-from openheart.recording.storages import Life
 from openheart.surgery.batching_folds import fold
+from openheart.surgery.batching_held import as_call, difference, error_of, read_by
+from openheart.surgery.batching_levels import Lens, as_recorded, functorch, level_of, no_fallback
 from openheart.surgery.batching_plan import (
     NotBatchedError,
     Op,
@@ -37,12 +36,10 @@ from openheart.surgery.batching_plan import (
 from openheart.surgery.edits import Edit
 from openheart.surgery.operate import plan_of_edits
 from openheart.surgery.plan import Plan, Spot
-from openheart.surgery.program import Line, Program, below_autograd, program_of, same_bits
+from openheart.surgery.program import Line, Program, below_autograd, program_of, run_line, same_bits
 from openheart.surgery.running import Note, Run
 
 __all__ = ["Batch", "Work", "run_variants"]
-
-functorch: Any = torch._C._functorch
 
 MEMORY = 256 * 2**20
 """Bytes that the stacked values of one chunk may take."""
@@ -190,7 +187,7 @@ def _together(
         part = [stacks.numbers(identity) for identity in ids]
         if exact is not None:
             work.difference = max(
-                _difference(n[work.held], exact.tensor(i)) for n, i in zip(part, ids, strict=True)
+                difference(n[work.held], exact.tensor(i)) for n, i in zip(part, ids, strict=True)
             )
         parts.append(part)
         work.chunks += 1
@@ -203,13 +200,6 @@ def _exact(recording: Recording, program: Program, edits: tuple[Edit, ...]) -> R
     run = Run(recording, program, plan_of_edits(recording, program, edits), whole=False, fresh_random=False)
     run.go()
     return run
-
-
-def _difference(one: torch.Tensor, other: torch.Tensor) -> float:
-    wide = torch.complex128 if one.dtype.is_complex else torch.float64
-    both = (one.to(wide) - other.to(wide)).abs()
-    alike = (one == other) | (torch.isnan(one) & torch.isnan(other))
-    return float(both.masked_fill(alike, 0).max()) if both.numel() else 0.0
 
 
 class _Stacks:
@@ -250,7 +240,7 @@ class _Stacks:
         for identity, position in last.items():
             if identity not in watched:
                 gone.setdefault(position, []).append(identity)
-        with torch.no_grad(), below_autograd(), _no_fallback():
+        with torch.no_grad(), below_autograd(), no_fallback():
             for position, step in enumerate(self.steps):
                 if position not in kept:
                     continue
@@ -278,7 +268,7 @@ class _Stacks:
             else None
             for item in step.args
         ]
-        with _level(self.n) as level:
+        with level_of(self.n) as level:
             args = [
                 functorch._add_batch_dim(stack, 0, level) if stack is not None else self._plain(item)
                 for item, stack in zip(step.args, stacks, strict=True)
@@ -348,22 +338,23 @@ class _Stacks:
 
     def _mapped(self, line: Line, env: dict[int, torch.Tensor], moved: Any) -> list[torch.Tensor]:
         """By PyTorch's batching rules."""
-        with _level(self.n) as level:
-            outputs = line.run(_Lens(line, env, moved, self.n, level), None, moved)  # type: ignore[arg-type]
+        with level_of(self.n) as level:
+            outputs = run_line(line, Lens(line, env, moved, self.n, level), None, moved)  # type: ignore[arg-type]
             return [self._unwrapped(tensor, level) for tensor in outputs]
 
     def _unwrapped(self, tensor: torch.Tensor, level: int) -> torch.Tensor:
         if functorch.is_batchedtensor(tensor):
-            return functorch._remove_batch_dim(tensor, level, self.n, 0)
+            stack: torch.Tensor = functorch._remove_batch_dim(tensor, level, self.n, 0)
+            return stack
         return tensor.expand(self.n, *tensor.shape)
 
     def _laid(self, line: Line, moved: Any) -> dict[int, torch.Tensor]:
         """What a line reads, each variant laid out in memory as the recorded value was."""
         env = {}
-        for value in _read_by(line):
+        for value in read_by(line):
             identity = value.id if moved is None else moved.get(value.id, value.id)
             if identity in self.env:
-                env[identity] = _as_recorded(self.env[identity], value)
+                env[identity] = as_recorded(self.env[identity], value)
         return env
 
     def _one_by_one(self, line: Line, number: int, moved: Any) -> list[torch.Tensor]:
@@ -391,123 +382,10 @@ class _Stacks:
             other = self.exact.tensor(renamed.get(value.id, value.id))
             if same_bits(tensor[held], other):
                 continue
-            call = self._as_call(line, moved, outputs, held) if call is None else call
-            worst = _error(call, position, tensor[held], other)
+            call = as_call(line, self.env, moved, outputs, held) if call is None else call
+            worst = error_of(call, position, tensor[held], other)
             if worst is None:
                 return False
             self.work.worst = max(self.work.worst, worst)
         self.work.unequal += call is not None
         return True
-
-    def _as_call(self, line: Line, moved: Any, outputs: list[torch.Tensor], held: int) -> Call:
-        """The call as if it had been recorded with one variant's stacked numbers."""
-        numbers = {
-            value.id: _with(value, self.env[identity][held])
-            for value in _read_by(line)
-            if (identity := value.id if moved is None else moved.get(value.id, value.id)) in self.env
-        }
-        return replace(
-            line.call,
-            args=_exchanged(line.call.args, numbers),
-            kwargs=_exchanged(line.call.kwargs, numbers),
-            outputs=tuple(_with(v, t[held]) for v, t in zip(line.call.outputs, outputs, strict=True)),
-            _cache={},
-        )
-
-
-def _error(call: Call, position: int, mine: torch.Tensor, exact: torch.Tensor) -> float | None:
-    """Error ÷ bound of the number that differs most; None if its law refuses it, or there is none."""
-    wide = torch.complex128 if mine.dtype.is_complex else torch.float64
-    apart = (mine.to(wide) - exact.to(wide)).abs()
-    apart = torch.where(mine == exact, 0.0, apart).nan_to_num(nan=float("inf"))
-    at = tuple(int(i) for i in torch.unravel_index(apart.argmax(), apart.shape)) if apart.dim() else ()
-    try:
-        done = check(call, position, at)
-    except (OpenheartError, ValueError, TypeError, IndexError):
-        return None
-    if done is None or done.verdict() == "disagrees":
-        return None
-    bound = float(done.bound)
-    return float(abs(done.recorded - done.computed)) / bound if bound > 0 else 0.0
-
-
-def _with(value: Value, tensor: torch.Tensor) -> Value:
-    return replace(value, _life=Life(), _tensor=tensor, _cache={})
-
-
-def _exchanged(item: Any, numbers: dict[int, Value]) -> Any:
-    if isinstance(item, Value):
-        return numbers.get(item.id, item)
-    if isinstance(item, (list, tuple)):
-        return type(item)(_exchanged(part, numbers) for part in item)
-    if isinstance(item, dict):
-        return {key: _exchanged(part, numbers) for key, part in item.items()}
-    return item
-
-
-def _read_by(line: Line) -> Iterator[Value]:
-    from openheart.recording import values_in
-
-    return values_in((line.call.args, line.call.kwargs))
-
-
-def _as_recorded(stack: torch.Tensor, value: Value) -> torch.Tensor:
-    """The same numbers (n, *shape), each variant laid out in memory as the recorded value was."""
-    if stack.dim() != len(value.shape) + 1 or stack.stride()[1:] == value.stride or 0 in value.shape:
-        return stack
-    if any(step == 0 and size > 1 for step, size in zip(value.stride, value.shape, strict=True)):
-        return stack  # an expanded one: its numbers need not be the same any more
-    reach = 1 + sum((size - 1) * step for size, step in zip(value.shape, value.stride, strict=True))
-    made = torch.empty_strided(stack.shape, (reach, *value.stride), dtype=stack.dtype, device=stack.device)
-    return made.copy_(stack)
-
-
-class _Lens:
-    """A line's stacked inputs as PyTorch's batched tensors; what it writes to is stacked as well."""
-
-    def __init__(self, line: Line, env: dict[int, torch.Tensor], moved: Any, n: int, level: int) -> None:
-        self.line, self.env, self.n, self.level = line, env, n, level
-        written: dict[int, Value] = {}
-        for place, value, copied in line._tensors:
-            if copied:
-                written[value.id if moved is None else moved.get(value.id, value.id)] = value
-            del place
-        self.written = written
-
-    def get(self, identity: int) -> torch.Tensor | None:
-        stack = self.env.get(identity)
-        if stack is None:
-            value = self.written.get(identity)
-            if value is None:
-                return None
-            if not value.kept:
-                if not self.line._overwrites:
-                    return None
-                stack = torch.empty((self.n, *value.shape), dtype=value.dtype)
-            else:
-                stack = value.data.expand(self.n, *value.shape)
-        return functorch._add_batch_dim(stack, 0, self.level)
-
-    def __contains__(self, identity: int) -> bool:
-        return self.get(identity) is not None
-
-
-@contextmanager
-def _level(n: int) -> Iterator[int]:
-    """A level of batching; tensors wrapped at it mean nothing outside."""
-    level = functorch._vmap_increment_nesting(n, "error")
-    try:
-        yield level
-    finally:
-        functorch._vmap_decrement_nesting()
-
-
-@contextmanager
-def _no_fallback() -> Iterator[None]:
-    """Where an operator without a batching rule raises instead of being looped over with a warning."""
-    before = functorch._is_vmap_fallback_enabled()
-    functorch._set_vmap_fallback_enabled(False)
-    try:
-        yield
-    finally:
-        functorch._set_vmap_fallback_enabled(before)

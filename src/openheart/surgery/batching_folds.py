@@ -96,7 +96,7 @@ def _on_stacks(
 ) -> list[torch.Tensor]:
     stacked = _Stacked(env, shape, n, line._overwrites)
     stacked.values = {(v.id if moved is None else moved.get(v.id, v.id)): v for v in values}
-    outputs = line._run(stacked, None, moved)  # type: ignore[arg-type]
+    outputs = line.run(stacked, None, moved)  # type: ignore[arg-type]
     return [
         made if made.dim() == len(value.shape) + 1 else made.expand(n, *made.shape)
         for made, value in zip(outputs, line.call.outputs, strict=True)

@@ -123,13 +123,10 @@ def merged(plans: list[Plan], first: Outline) -> list[Step]:
         others.append(script.found.steps)
         if plan.leaves.keys() != plans[0].leaves.keys() or plan.constants.keys() != plans[0].constants.keys():
             raise NotBatchedError
-    steps: list[Step] = []
-    events = iter(zip(*others, strict=True)) if len({len(steps) for steps in others}) == 1 else None
-    if events is None:
+    if len({len(steps) for steps in others}) != 1:
         raise NotBatchedError
-    for step in first.steps:
-        steps.append(step if isinstance(step, int) else _merge(next(events)))
-    return steps
+    events = iter(zip(*others, strict=True))
+    return [step if isinstance(step, int) else _merge(next(events)) for step in first.steps]
 
 
 def _merge(steps: tuple[Step, ...]) -> Step:
@@ -174,11 +171,11 @@ class _Script:
             except AttributeError as error:  # it asks for more than a script has
                 raise NotBatchedError from error
 
-    def put(self, identity: int, tensor: torch.Tensor, _origin: str = "call") -> None:
+    def put(self, identity: int, tensor: torch.Tensor, *_origin: Any) -> None:
         self.found.steps.append(Put(identity, (tensor,)))
         self.found.dirty.add(identity)
 
-    def constant(self, tensor: torch.Tensor) -> Spot:
+    def constant(self, tensor: torch.Tensor, *_name: Any) -> Spot:
         identity = self.plan.fresh()
         self.put(identity, tensor)
         return Spot(identity)
