@@ -18,7 +18,7 @@ from torch import nn
 import openheart as oh
 from openheart.errors import OpaqueError
 from openheart.live import LiveProgram
-from openheart.patients import patient
+from openheart.patients import Patient, patient
 
 NO_NODE = "no Node on this machine: the live programs were not run (`apt-get install nodejs`)"
 HUGE = 10**9
@@ -62,19 +62,20 @@ Optimizer = Callable[[Any], torch.optim.Optimizer]
 
 
 def trained(
-    name: str,
+    name: str | Patient,
     steps: int = 1,
     optimizer: Optimizer | None = None,
     training: bool = True,
     take: int | None = None,
+    initial: bool = False,
 ) -> tuple[Any, nn.Module, Callable[[], torch.Tensor]]:
     """A recording of a patient's first training steps, the network after them, and one more step, to call.
 
-    `take` keeps the first samples of the batch only.
+    `take` keeps the first samples of the batch only; `initial` starts from the weights before training.
     """
-    who = patient(name)
+    who = patient(name) if isinstance(name, str) else name
     torch.manual_seed(0)
-    net = who.build(training)
+    net = who.network().train(training) if initial else who.build(training)
     inputs, target, loss = [x[:take] for x in who.inputs()], who.target()[:take], who.loss()
     chosen = (optimizer or who.optimizer)(net.parameters())
 

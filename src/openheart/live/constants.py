@@ -197,7 +197,6 @@ _RULES: tuple[Rule, ...] = (
     ("adadelta", "add", "parameter", None, lambda o, t: -o.lr),
     ("adadelta", "add", None, None, lambda o, t: o.eps),
 )
-_FUSED = {"lr": "lr", "beta1": "beta1", "beta2": "beta2", "weight_decay": "weight_decay", "eps": "eps"}
 
 
 def constants_of(recording: Recording) -> Constants:
@@ -240,10 +239,9 @@ def _formula(
     options = _options(step, group)
     stem = call.name.replace("foreach_", "").rstrip("_")
     if call.name.startswith("fused"):
-        known = _FUSED.get(name)
-        if known is None or getattr(options, known, None) != value:
+        if getattr(options, name, None) != value:
             return None
-        number = _option(made, group, known, options)
+        number = _option(made, group, name, options)
         return Formula(f"o[{number}]", (number,), None)
     others = list(_owned(call, owners, position))
     second = others[1].role if len(others) > 1 else None

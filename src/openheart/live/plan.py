@@ -236,7 +236,8 @@ def _step(plan: Plan) -> Step:
         if prefix and not name.startswith(prefix):
             continue
         found = names.get(name.removesuffix(".after"))
-        if found is None:
+        made = None if found is None else rec.maker(found)
+        if found is None or (found is left and made is not None and made[0].phase == "optimizer"):
             missing.append(name.removesuffix(".after"))
         elif found is not left:
             carried[found.id] = left.id
@@ -261,6 +262,13 @@ def _refusal(
             return plan.constants.unexplained[made_by]
     if len([step for step in rec.optimizers if step.step == number]) > 1 and plan.constants.options:
         plan.notes.append("several optimizers took the step: an option is set for all of them by its name")
+    for call, outputs in plan.calls:
+        for made in outputs:
+            if call.id in dropped and made.value.id in carried and made.reads:
+                return (
+                    f"the recorded step is the first one, and makes {rec.name(made.value)} as no later step "
+                    f"does; record two steps, and the second is repeated"
+                )
     inside = {made.value.id for call, outputs in plan.calls if call.step == number for made in outputs}
     earlier = {made.value.id for call, outputs in plan.calls if call.step < number for made in outputs}
     for call, outputs in plan.calls:
@@ -274,6 +282,9 @@ def _refusal(
                     f"{one} is made from {other}, which an earlier step left and no name says what takes its "
                     f"place (gradients that add up?)"
                 )
+    written = _written(plan, number, inside, carried)
+    if written is not None:
+        return written
     moving = set(carried)
     for call, outputs in plan.calls:
         if call.step != number or call.id in dropped:
@@ -284,6 +295,24 @@ def _refusal(
                     where, why = rec.name(made.value), made.frozen
                     return f"{where} is kept as recorded ({why}), and a next step would change it"
                 moving.add(made.value.id)
+    return None
+
+
+def _written(plan: Plan, number: int, inside: set[int], carried: dict[int, int]) -> str | None:
+    """Whether the step writes into something that it found and that no name carries on."""
+    rec = plan.recording
+    for call, _ in plan.calls:
+        if call.step != number or not hasattr(call.op, "_schema"):
+            continue
+        for argument in call.op._schema.arguments:
+            if argument.alias_info is None or not argument.alias_info.is_write:
+                continue
+            for value in values_in(call.arguments.get(argument.name)):
+                if value.id not in inside and value.id not in carried:
+                    return (
+                        f"{call.name} writes into {rec.name(value)}, which an earlier step left, and nothing "
+                        f"says what the next one finds there (gradients that add up? call zero_grad)"
+                    )
     return None
 
 
