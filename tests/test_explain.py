@@ -189,3 +189,14 @@ def test_the_tensors_of_a_list_are_told_apart() -> None:
         torch.cat([torch.ones(2), torch.zeros(3)])
     assert {name for name, _ in rec.explain("index.out[1]").arguments} == {"self", "indices0", "indices1"}
     assert {name for name, _ in rec.explain("cat.out[3]").arguments} == {"tensors0", "tensors1"}
+
+
+def test_an_update_names_the_hyperparameters_of_its_step() -> None:
+    net = torch.nn.Linear(2, 1)
+    optimizer = torch.optim.Adam(net.parameters(), lr=0.1, betas=(0.9, 0.99))
+    with oh.recording(net) as recording:
+        net(torch.ones(1, 2)).sum().backward()
+        optimizer.step()
+    explanation = recording.explain("weight.after[0,0]")
+    assert "Adam with lr = 0.1, betas = (0.9, 0.99), eps = 1e-08" in " ".join(explanation.text(lang="en").split())
+    assert "hiperparámetros" in explanation.text(lang="es")

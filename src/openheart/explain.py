@@ -32,7 +32,7 @@ from openheart.formula.expr import (
 from openheart.formula.functions import TRANSPARENT
 from openheart.formula.instance import Instance, Line
 from openheart.origins import Names, law_at, made_by, moves
-from openheart.recording import Call, Element
+from openheart.recording import Call, Element, Value
 from openheart.rules.registry import Law
 from openheart.unfold import Unfolding, unfold
 
@@ -364,3 +364,28 @@ def _notes(explanation: Explanation) -> Iterator[Message]:
         )
     if call.phase == "optimizer":
         yield Message("note.update", {"address": explanation.address, "operator": explanation.operator})
+        yield from _hyperparameters(explanation, call)
+
+
+def _hyperparameters(explanation: Explanation, call: Call) -> Iterator[Message]:
+    """With which options the optimizer made this step: `lr = 0.1, betas = (0.9, 0.999)`."""
+    for optimizer in explanation.recording.optimizers:
+        if call.id in optimizer.calls:
+            name = optimizer.kind.rsplit(".", 1)[-1]
+            for number, group in enumerate(optimizer.groups):
+                options = {
+                    option: _told(value)
+                    for option, value in group.options.items()
+                    if value is not None and not isinstance(value, bool) and option != "initial_lr"
+                }
+                several = f"{name} [{number}]" if len(optimizer.groups) > 1 else name
+                yield Message("note.hyperparameters", {"optimizer": several, "options": options})
+
+
+def _told(option: Any) -> Any:
+    """An option as JSON has it."""
+    if isinstance(option, Value):
+        return option.array.item() if option.kept and option.shape == () else "…"
+    if isinstance(option, (tuple, list)):
+        return [_told(part) for part in option]
+    return option if isinstance(option, (int, float, str)) else str(option)

@@ -263,11 +263,20 @@ def sentence(key: str, params: Mapping[str, Any], style: Style) -> str:
     def told(value: Any) -> Any:
         if isinstance(value, Expr):
             return plain(box(value, style), style)
+        if isinstance(value, Mapping):
+            return ", ".join(f"{name} = {_option(part, style)}" for name, part in value.items())
         return (
             shown(value, style.digits).text(style.decimal) if isinstance(value, (float, complex)) else value
         )
 
     return message(key, style.lang, **{name: told(value) for name, value in params.items()})
+
+
+def _option(value: Any, style: Style) -> str:
+    """A hyperparameter as its user wrote it: `0.1`, `(0.9, 0.999)`."""
+    if isinstance(value, list):
+        return f"({', '.join(_option(part, style) for part in value)})"
+    return f"{value:g}".replace(".", style.decimal) if isinstance(value, float) else str(value)
 
 
 LONG = 40

@@ -189,32 +189,32 @@ class Recording:
 
     def replay(self, edits: Any = None, **options: Any) -> Recording:
         """Runs the recorded program again, with numbers changed: see `openheart.surgery.replay`."""
-        room = importlib.import_module("openheart.surgery")
+        room = importlib.import_module("openheart.surgery.replay")
         return room.replay(self, edits, **options)
 
     def intervene(self, edits: Any, **options: Any) -> Recording:
         """What would have happened with these numbers changed: see `openheart.surgery.intervene`."""
-        room = importlib.import_module("openheart.surgery")
+        room = importlib.import_module("openheart.surgery.replay")
         return room.intervene(self, edits, **options)
 
     def undo(self, what: int | str = 1) -> Recording:
         """Takes back the last `what` interventions, or every edit of one address: see `surgery.undo`."""
-        room = importlib.import_module("openheart.surgery")
+        room = importlib.import_module("openheart.surgery.replay")
         return room.undo(self, what)
 
     def sweep(self, address: str, values: Any, **options: Any) -> Any:
         """What follows as one number takes many values: see `openheart.surgery.sweep`."""
-        room = importlib.import_module("openheart.surgery")
+        room = importlib.import_module("openheart.surgery.sweep")
         return room.sweep(self, address, values, **options)
 
     def patch_grid(self, other: Recording, **options: Any) -> Any:
         """What activations transplanted from `other` do: see `openheart.surgery.patch_grid`."""
-        room = importlib.import_module("openheart.surgery")
+        room = importlib.import_module("openheart.surgery.grid")
         return room.patch_grid(self, other, **options)
 
     def local_map(self, sample: int = 0, **options: Any) -> Any:
         """The affine map that a piecewise linear network is here: see `openheart.surgery.local_map`."""
-        room = importlib.import_module("openheart.surgery")
+        room = importlib.import_module("openheart.surgery.local_map")
         return room.local_map(self, sample=sample, **options)
 
     def to_html(self, path: str | PathLike[str], **options: Any) -> Any:
