@@ -198,5 +198,6 @@ def test_an_update_names_the_hyperparameters_of_its_step() -> None:
         net(torch.ones(1, 2)).sum().backward()
         optimizer.step()
     explanation = recording.explain("weight.after[0,0]")
-    assert "Adam with lr = 0.1, betas = (0.9, 0.99), eps = 1e-08" in " ".join(explanation.text(lang="en").split())
+    told = " ".join(explanation.text(lang="en").split())
+    assert "Adam with lr = 0.1, betas = (0.9, 0.99), eps = 1e-08" in told
     assert "hiperparámetros" in explanation.text(lang="es")
