@@ -143,6 +143,37 @@ def test_convolutions_and_max_pools(seed: int) -> None:
             assert (pattern(local_map(oh.record(net, moved), 1)) == here) == same
 
 
+@settings(max_examples=5, deadline=None)
+@given(st.integers(0, 100_000), st.integers(0, 3))
+def test_a_sample_of_a_batch_is_as_it_is_alone(seed: int, sample: int) -> None:
+    torch.manual_seed(seed)
+    net = nn.Sequential(
+        nn.Conv2d(2, 3, 3, padding=1), nn.BatchNorm2d(3), nn.LeakyReLU(0.1), nn.MaxPool2d(2),
+        nn.Flatten(), nn.Linear(27, 4), nn.ReLU(), nn.Linear(4, 2),
+    ).double().eval()  # fmt: skip
+    x = torch.randn(4, 2, 6, 6, dtype=torch.float64)
+    among = local_map(oh.record(net, x), sample)
+    alone = local_map(oh.record(net, x[sample : sample + 1]))
+    assert torch.allclose(among.weight, alone.weight, rtol=0, atol=1e-13)
+    assert torch.allclose(among.bias, alone.bias, rtol=0, atol=1e-13)
+    assert pattern(among) == pattern(alone)
+    for one, other in zip(among.boundaries, alone.boundaries, strict=True):
+        assert one.plus == pytest.approx(other.plus, rel=1e-9)
+        assert one.plus_unit is not None
+        assert one.plus_unit.replace(f"[{sample},", "[0,") == other.plus_unit
+
+
+def test_layouts_with_the_batch_elsewhere() -> None:
+    class Turned(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.relu(x.transpose(0, 1) * 2 - 1).transpose(0, 1).reshape(-1).reshape(3, 3)
+
+    x = torch.randn(3, 3, dtype=torch.float64)
+    found = local_map(oh.record(Turned(), x), 1)
+    assert found.verdict in ("exact", "within rounding")
+    assert torch.allclose(found.weight, torch.diag(2.0 * (2 * x[1] > 1)), rtol=0, atol=1e-15)
+
+
 def test_the_units_by_hand() -> None:
     # relu(x0 + x1 − 1) and relu(x0 − x1): at (2, 0) the first is 1 and the second 2
     net = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 1, bias=False))

@@ -78,12 +78,15 @@ class Cut:
         column: the index variable along which the linear parts of the moving tensors lie.
         moving: for each moving tensor, by its key, its linear and its constant part as tensors.
         piecewise: whether choices by moving numbers are taken as recorded; else they are refused.
+        by_row: whether the parts of the moving tensors are those of one sample alone: of the size 1 along
+            the first index, whatever that is.
         kinks: the choices that were met.
     """
 
     column: Index
     moving: Mapping[tuple[str, int | None], tuple[Definition, Definition]]
     piecewise: bool = False
+    by_row: bool = False
     kinks: list[Kink] = field(default_factory=list)
     _memo: dict[int, Parts] = field(default_factory=dict)
     _moves: dict[int, bool] = field(default_factory=dict)
@@ -155,7 +158,8 @@ class Cut:
             raise Refusal("place")
         if isinstance(node.tensor, Tensor):
             linear, constant = self.moving[node.tensor.key]
-            return Ref(linear, (self.column, *node.index)), Ref(constant, node.index)
+            index = (Number(0), *node.index[1:]) if self.by_row else node.index
+            return Ref(linear, (self.column, *index)), Ref(constant, index)
         if node.tensor.order != "any":
             raise Refusal("recurrence")
         first, second = self._defined(node.tensor)

@@ -34,6 +34,7 @@ __all__ = [
     "Choice",
     "Measured",
     "NotAffineError",
+    "NotByRowError",
     "Segment",
     "choices_in",
     "laid",
@@ -106,6 +107,7 @@ class Choice:
     indices: tuple[Index, ...]
     column: Index
     definitions: Mapping[int, Measured]
+    span: Mapping[Index, range]
 
 
 def segment_of(recording: Recording, source: Value, target: Value) -> Segment | None:
@@ -143,11 +145,16 @@ def laid(
     fetch: Fetch,
     definitions: Mapping[int, Measured],
     precision: Precision = FLOAT64,
+    span: Mapping[Index, range] | None = None,
 ) -> Measured:
-    """A formula over all of `indices`, piece by piece, where some of its tensors are given with an error."""
+    """A formula over all of `indices`, piece by piece, where some of its tensors are given with an error.
+
+    `span` keeps some of the indices to a range.
+    """
+    span = span or {}
     known: dict[int, Any] = {k: (v, e if np.any(e) else None) for k, (v, e) in definitions.items()}
-    parts = cut(node, indices)
-    done = [_piece(node, indices, fetch, precision, part, known) for part in parts]
+    parts = cut(node, [i for i in indices if i not in span])
+    done = [_piece(node, indices, fetch, precision, {**span, **part}, known) for part in parts]
     if len(done) == 1:
         return done[0]
     axis = next(a for a, i in enumerate(indices) if i in parts[0])
@@ -258,14 +265,16 @@ def spread(
     constant: Array,
     piecewise: bool = False,
     choices: Callable[[Choice], None] | None = None,
+    row: int | None = None,
 ) -> tuple[Measured, Measured]:
     """The target's linear part, (columns, *shape), and its constant part, (*shape), each with its error.
 
     **Arguments**: `linear` and `constant` are the source's, in the same shapes. With `piecewise`, choices
-    are taken as recorded, and `choices` is told of each.
+    are taken as recorded, and `choices` is told of each. With `row`, the forms are those of one sample
+    alone: every shape begins with 1 instead of the batch.
 
     **Raises** `NotAffineError` for a call that is not affine; `MemoryError` when a form would be larger
-    than `LARGEST`.
+    than `LARGEST`; `NotByRowError` where, with `row`, a law does not read its samples one by one.
     """
     columns = linear.shape[0]
     known: dict[int, tuple[Measured, Measured]] = {
@@ -275,8 +284,9 @@ def spread(
     for call, output in _steps(segment):
         with _telling(segment, call):
             law, value = _law(segment, call, output), call.outputs[output]
-            if columns * math.prod(value.shape) > LARGEST:
-                raise MemoryError(f"{columns} · {math.prod(value.shape)}")
+            size = math.prod(value.shape if row is None else value.shape[1:])
+            if columns * size > LARGEST:
+                raise MemoryError(f"{columns} · {size}")
             column = Index("column", columns)
             moving: dict[Key, tuple[Definition, Definition]] = {}
             definitions: dict[int, Measured] = {}
@@ -286,22 +296,28 @@ def spread(
                     _stands(segment, call, key[1], known)
                 if form is None:
                     continue
-                pair = _symbol(tensor.name, (columns, *tensor.shape)), _symbol(tensor.name, tensor.shape)
+                shape = form[1][0].shape
+                pair = _symbol(tensor.name, (columns, *shape)), _symbol(tensor.name, shape)
                 moving[key] = pair
                 definitions.update((id(d), f) for d, f in zip(pair, form, strict=True))
             if not moving:
                 continue
-            parts = Cut(column, moving, piecewise)
+            span: dict[Index, range] = {}
+            if row is not None:
+                _by_row(segment, law, value, moving)
+                span = {law.indices[0]: range(row, row + 1)}
+            parts = Cut(column, moving, piecewise, by_row=row is not None)
             first, second = _cut(parts, law)
             fetch = fetcher(call)
             if choices is not None:
                 for kink in parts.kinks:
-                    choices(Choice(call, output, law, kink, _ordered(law, kink), column, definitions))
+                    places = _ordered(law, kink)
+                    choices(Choice(call, output, law, kink, places, column, definitions, span))
             if first is None:  # nothing of it moves: it is read as it was recorded
                 continue
             known[value.id] = (
-                laid(first, (column, *law.indices), fetch, definitions),
-                laid(second, law.indices, fetch, definitions),
+                laid(first, (column, *law.indices), fetch, definitions, span=span),
+                laid(second, law.indices, fetch, definitions, span=span),
             )
         for read in values_in((call.args, call.kwargs)):
             if last[read.id] == call.id and output == max(_outputs(segment, call)):
@@ -309,9 +325,26 @@ def spread(
     found = known.get(segment.target.id)
     if found is not None:
         return found
-    shape = segment.target.shape
     fixed = segment.target.array.astype(np.float64)
+    fixed = fixed if row is None else fixed[row : row + 1]
+    shape = fixed.shape
     return (np.zeros((columns, *shape)), np.zeros((columns, *shape))), (fixed, np.zeros(shape))
+
+
+class NotByRowError(Exception):
+    """Raised where a law does not read its samples one by one, each at its own place."""
+
+
+def _by_row(segment: Segment, law: Law, value: Value, moving: Mapping[Key, object]) -> None:
+    """Refuses a law whose element of sample n may read another sample: the first index has to be the same."""
+    count = segment.source.shape[0]
+    if not value.shape or value.shape[0] != count:
+        raise NotByRowError
+    for node in walk(law.expr, into_definitions=True):
+        if not (isinstance(node, Ref) and isinstance(node.tensor, Tensor) and node.tensor.key in moving):
+            continue
+        if not node.index or node.index[0] is not law.indices[0]:
+            raise NotByRowError
 
 
 def _ordered(law: Law, kink: Kink) -> tuple[Index, ...]:
@@ -325,7 +358,7 @@ def _cut(parts: Cut, law: Law) -> tuple[Expr | None, Expr]:
         return parts.of(law.expr)
     except Refusal as refusal:
         if refusal.reason == "choice" and not parts.piecewise:  # a softmax is refused for its exponential
-            Cut(parts.column, parts.moving, piecewise=True).of(law.expr)
+            Cut(parts.column, parts.moving, piecewise=True, by_row=parts.by_row).of(law.expr)
         raise
 
 
@@ -411,4 +444,4 @@ def choices_in(segment: Segment) -> Iterator[Choice]:
             if linear is not None:
                 moving.add(value.id)
         for kink in parts.kinks:
-            yield Choice(call, output, law, kink, _ordered(law, kink), column, {})
+            yield Choice(call, output, law, kink, _ordered(law, kink), column, {}, {})

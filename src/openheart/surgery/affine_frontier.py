@@ -6,6 +6,7 @@ it is crossed at −gap/gⱼ; the nearest point where it is 0 lies |gap| / ‖g�
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -75,20 +76,20 @@ class Frontier:
         number = len(self._choices)
         self._choices.append(choice)
         fetch = fetcher(choice.call)
-        indices, kink = choice.indices, choice.kink
-        size = int(np.prod([i.extent for i in indices], dtype=np.int64))
+        indices, kink, span = choice.indices, choice.kink, choice.span
+        size = math.prod(_extents(choice))
         if size * choice.column.extent > LARGEST:
             raise MemoryError(f"{choice.column.extent} · {size}")
         self._state(choice)
         gap, doubt, slope = self._gap(choice)
         counts = np.any(slope != 0, axis=0)
         if kink.inside is not None:
-            counts &= laid(kink.inside, indices, fetch, {})[0].reshape(-1) != 0
-        taken = laid(kink.plain, indices, fetch, {})[0].reshape(-1)
+            counts &= laid(kink.inside, indices, fetch, {}, span=span)[0].reshape(-1) != 0
+        taken = laid(kink.plain, indices, fetch, {}, span=span)[0].reshape(-1)
         # Where float64 itself cannot tell, or rounding has led the run to the other side, the distance is 0.
         gap = np.where((np.abs(gap) <= doubt) | ((gap > 0) != (taken > 0)), 0.0, gap)
         plain, definitions = substituted(kink.plain, choice.call, tensors_of(choice.law), self.known)
-        _, spoiled = laid(plain, indices, fetch, definitions, choice.law.precision)
+        _, spoiled = laid(plain, indices, fetch, definitions, choice.law.precision, span)
         on = counts & (np.abs(gap) <= spoiled.reshape(-1))
         self._along(number, np.where(counts, slope, 0.0), gap)
         with np.errstate(all="ignore"):
@@ -109,8 +110,9 @@ class Frontier:
         **Raises** `Refusal` where a gap moves with the other samples too.
         """
         fetch, kink, indices = fetcher(choice.call), choice.kink, choice.indices
-        made, error = laid(kink.linear, (choice.column, *indices), fetch, choice.definitions)
-        rest, doubt = laid(kink.constant, indices, fetch, choice.definitions)
+        known, span = choice.definitions, choice.span
+        made, error = laid(kink.linear, (choice.column, *indices), fetch, known, span=span)
+        rest, doubt = laid(kink.constant, indices, fetch, known, span=span)
         made, error = (a.reshape(choice.column.extent, -1) for a in (made, error))
         others, made, error = made[self.features :], made[: self.features], error[: self.features]
         if np.any(np.any(others != 0, axis=0) & np.any(made != 0, axis=0)):
@@ -148,8 +150,9 @@ class Frontier:
     def named(self, place: Place) -> str:
         """The address of the unit whose choice it is: what is compared, or the largest of many."""
         choice = self._choices[place[0]]
-        at = np.unravel_index(place[1], [i.extent for i in choice.indices]) if choice.indices else ()
+        at = np.unravel_index(place[1], _extents(choice)) if choice.indices else ()
         env: dict[Index, int] = dict(zip(choice.indices, map(int, at), strict=True))
+        env |= {i: span.start for i, span in choice.span.items()}
         unit = choice.kink.unit
         if unit is not None and _within(unit, env):
             where = places(unit, env, fetcher(choice.call))
@@ -162,12 +165,12 @@ class Frontier:
         fetch, kink = fetcher(choice.call), choice.kink
         if kink.winner is not None:
             name = self.recording.name(choice.call.outputs[choice.output])
-            first = laid(kink.winner, choice.law.indices, fetch, {})[0]
-            self.winners[name] = self._own(first.astype(np.int64))
+            first = laid(kink.winner, choice.law.indices, fetch, {}, span=choice.span)[0]
+            self.winners[name] = self._own(first.astype(np.int64), choice)
             return
         own = set(choice.law.indices)
         indices = choice.law.indices if own.issuperset(choice.indices) else choice.indices
-        on = self._own(laid(kink.plain, indices, fetch, {})[0] > 0)
+        on = self._own(laid(kink.plain, indices, fetch, {}, span=choice.span)[0] > 0, choice)
         name = self._tensor_name(choice, kink.unit)
         before = self.active.get(name)
         if before is None or before.shape != on.shape:
@@ -183,11 +186,18 @@ class Frontier:
             return self.recording.name(value)
         return Names(self.recording, choice.call).tensor(unit.tensor)  # type: ignore[arg-type]
 
-    def _own(self, states: Any) -> Any:
+    def _own(self, states: Any, choice: Choice) -> Any:
         """The sample's own states, where the batch comes first."""
+        if choice.span:
+            return states[0]
         if self.sample is not None and states.ndim and states.shape[0] == self.batch:
             return states[self.sample]
         return states
+
+
+def _extents(choice: Choice) -> list[int]:
+    """How many places a choice has along each of its indices."""
+    return [len(choice.span[i]) if i in choice.span else i.extent for i in choice.indices]
 
 
 def _within(unit: Ref, env: Mapping[Index, int]) -> bool:

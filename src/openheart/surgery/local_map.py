@@ -21,6 +21,7 @@ from openheart.surgery.affine_flow import (
     LARGEST,
     Measured,
     NotAffineError,
+    NotByRowError,
     Segment,
     refused,
     segment_of,
@@ -238,34 +239,65 @@ def _mapped(segment: Segment, sample: int, count: int) -> LocalMap:
     in_shape = source.shape[1:] if batched else source.shape
     out_shape = target.shape[1:] if batched and target.shape and target.shape[0] == count else target.shape
     columns, rows = math.prod(in_shape), math.prod(out_shape)
-    here = source.array.astype(np.float64).reshape(count, columns)
-    x = here[sample].copy()
-    linear = np.zeros((columns + (count > 1), count, columns))
-    linear[np.arange(columns), sample, np.arange(columns)] = 1.0
-    if count > 1:  # all other samples move at random: where the map follows, samples mix
-        linear[columns] = np.random.default_rng(0).normal(size=(count, columns))
-        linear[columns, sample] = 0.0
-    constant = here.copy()
-    constant[sample] = 0.0
+    x = source.array.astype(np.float64).reshape(count, columns)[sample].copy()
     try:
         known = tracked(segment)
-        frontier = Frontier(segment.recording, known, x, sample if batched else None, count)
-        shape = source.shape
-        (made, error), (offset, doubt) = spread(
-            segment, linear.reshape(-1, *shape), constant.reshape(shape), True, frontier.note
-        )
-        made, error = (a.reshape(len(linear), count, rows)[:, sample] for a in (made, error))
-        if count > 1 and np.any(made[columns]):
-            raise refused(segment.recording, segment.calls[-1][0], Refusal("mixes"))
+        try:
+            frontier = Frontier(segment.recording, known, x, sample if batched else None, count)
+            weight, bias = _alone(segment, sample, columns, rows, frontier)
+        except NotByRowError:
+            frontier = Frontier(segment.recording, known, x, sample if batched else None, count)
+            weight, bias = _among(segment, sample, columns, rows, frontier)
     except MemoryError as error_:
         told = message("local_map.error.large", count=str(error_), limit=LARGEST)
         raise InputError(told) from None
     except NotAffineError as why:
         said = message("local_map.error.not_piecewise", **why.told)
         raise NotAffineError(said, why.module, why.operator, why.reason, why.told) from None
-    weight: Measured = made[:columns].T, error[:columns].T
-    bias: Measured = tuple(a.reshape(count, rows)[sample] for a in (offset, doubt))
     return _found(segment, sample, in_shape, out_shape, x, weight, bias, frontier)
+
+
+def _alone(
+    segment: Segment, sample: int, columns: int, rows: int, frontier: Frontier
+) -> tuple[Measured, Measured]:
+    """W and b of one sample of a batch whose samples are read one by one.
+
+    **Raises** `NotByRowError` where they are not.
+    """
+    shape = segment.source.shape
+    if len(shape) < 2:
+        raise NotByRowError
+    shape = (1, *shape[1:])
+    linear = np.eye(columns).reshape(columns, *shape)
+    (made, error), (offset, doubt) = spread(segment, linear, np.zeros(shape), True, frontier.note, sample)
+    weight = made.reshape(columns, rows).T, error.reshape(columns, rows).T
+    return weight, (offset.reshape(rows), doubt.reshape(rows))
+
+
+def _among(
+    segment: Segment, sample: int, columns: int, rows: int, frontier: Frontier
+) -> tuple[Measured, Measured]:
+    """W and b of one sample among the others, which move at random in one more column.
+
+    **Raises** `NotAffineError` where the sample's output follows that column: samples mix.
+    """
+    shape = segment.source.shape
+    count = shape[0] if len(shape) > 1 else 1
+    linear = np.zeros((columns + (count > 1), count, columns))
+    linear[np.arange(columns), sample, np.arange(columns)] = 1.0
+    if count > 1:
+        linear[columns] = np.random.default_rng(0).normal(size=(count, columns))
+        linear[columns, sample] = 0.0
+    constant = segment.source.array.astype(np.float64).reshape(count, columns).copy()
+    constant[sample] = 0.0
+    (made, error), (offset, doubt) = spread(
+        segment, linear.reshape(-1, *shape), constant.reshape(shape), True, frontier.note
+    )
+    made, error = (a.reshape(len(linear), count, rows)[:, sample] for a in (made, error))
+    if count > 1 and np.any(made[columns]):
+        raise refused(segment.recording, segment.calls[-1][0], Refusal("mixes"))
+    weight = made[:columns].T, error[:columns].T
+    return weight, (offset.reshape(count, rows)[sample], doubt.reshape(count, rows)[sample])
 
 
 def _found(
