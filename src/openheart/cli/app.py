@@ -81,6 +81,22 @@ def build() -> click.Group:
             ],
             "cli.about.model",
         ),
+        _command(
+            "intervene",
+            [
+                _model(),
+                *_edits(),
+                *_run(),
+                *_training(),
+                *_counterfactual(),
+                digits,
+                _comma(),
+                _formats("text", "json", "html"),
+                _output(),
+            ],
+            "cli.about.model",
+            "cli.about.intervene.edits",
+        ),
         _command("show", [_model(), *_run(), *_training(), _page(), digits, _comma()], "cli.about.model"),
         _command(
             "completion", [click.Argument(["shell"], type=click.Choice(SHELLS), metavar="|".join(SHELLS))]
@@ -105,7 +121,7 @@ def _command(name: str, options: list[click.Parameter], *paragraphs: str) -> cli
 def _work(name: str) -> Callable[..., Any]:
     def call(**options: Any) -> Any:
         # Imported here, so that --help and Tab never wait for PyTorch.
-        room = "collapsing" if name == "collapse" else "commands"
+        room = {"collapse": "collapsing", "intervene": "intervene"}.get(name, "commands")
         return getattr(import_module(f"openheart.cli.{room}"), name)(**options)
 
     return call
@@ -183,6 +199,27 @@ def _training() -> list[click.Parameter]:
         option(["--target"], "training", "cli.help.target", metavar=message("cli.metavar.target")),
         option(["--optimizer"], "training", "cli.help.optimizer", shell_complete=complete_optimizer, **name),
         option(["--steps"], "training", "cli.help.steps", type=click.IntRange(0, 10_000), metavar="N"),
+    ]
+
+
+def _edits() -> list[click.Parameter]:
+    kinds = ("set", "scale", "add", "ablate", "freeze", "patch", "swap", "cut")
+    edit = {"multiple": True, "metavar": message("cli.metavar.edit")}
+    file = message("cli.metavar.file")
+    return [
+        *(option([f"--{kind}"], "edits", f"cli.help.{kind}", **edit) for kind in kinds),
+        option(["--edits"], "edits", "cli.help.edits", metavar=file),
+        option(["--save-edits"], "edits", "cli.help.save_edits", metavar=file),
+        option(["--fresh-random"], "edits", "cli.help.fresh_random", is_flag=True),
+    ]
+
+
+def _counterfactual() -> list[click.Parameter]:
+    file = message("cli.metavar.file")
+    return [
+        option(["--top"], "answer", "cli.help.top", type=click.IntRange(1), metavar="N"),
+        option(["--save"], "answer", "cli.help.save", metavar=file),
+        option(["--html"], "answer", "cli.help.html", metavar=file),
     ]
 
 

@@ -65,7 +65,7 @@ def write_help(command: click.Command, ctx: click.Context, formatter: click.Help
         record = parameter.get_help_record(ctx)
         if record is not None and isinstance(parameter, click.Option):
             grouped.setdefault(getattr(parameter, "section", "other"), []).append(record)
-    for section in ("run", "training", "answer", "other"):
+    for section in ("edits", "run", "training", "answer", "other"):
         rows = grouped.get(section)
         if rows:
             only = len(grouped) == 1
