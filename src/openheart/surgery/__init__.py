@@ -17,9 +17,11 @@ from openheart.surgery.edits import (
     swap,
     write_edits,
 )
+from openheart.surgery.grid import PatchGrid, patch_grid
 from openheart.surgery.local_map import LocalMap, local_map
 from openheart.surgery.regions import Regions, count_regions
 from openheart.surgery.replay import intervene, replay, undo
+from openheart.surgery.sweep import Sweep, sweep
 
 __all__ = [
     "Collapse",
@@ -27,7 +29,9 @@ __all__ = [
     "Edit",
     "LocalMap",
     "NotAffineError",
+    "PatchGrid",
     "Regions",
+    "Sweep",
     "ablate",
     "add",
     "collapse",
@@ -38,11 +42,13 @@ __all__ = [
     "intervene",
     "local_map",
     "patch",
+    "patch_grid",
     "read_edits",
     "replay",
     "scale",
     "set",
     "swap",
+    "sweep",
     "undo",
     "write_edits",
 ]
