@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,8 @@ import pytest
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
+NODE = pytest.mark.skipif(shutil.which("node") is None, reason="no Node on this machine")
+
 
 @pytest.mark.parametrize(
     ("script", "options", "said"),
@@ -18,6 +21,7 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
         ("record.py", ("--models", "mlp", "--no-torchlens"), "bare dispatch mode"),
         ("explain.py", (), "conv 512×3×3"),
         ("verify.py", ("--models", "mlp"), "| hand "),
+        pytest.param("live_program.py", (), "÷ by hand", marks=NODE),
     ],
 )
 def test_a_quick_run(script: str, options: tuple[str, ...], said: str) -> None:
@@ -35,4 +39,5 @@ def test_a_quick_run(script: str, options: tuple[str, ...], said: str) -> None:
 
 
 def test_every_benchmark_is_run_here() -> None:
-    assert {path.name for path in BENCHMARKS.glob("*.py")} == {"record.py", "explain.py", "verify.py"}
+    scripts = {"record.py", "explain.py", "verify.py", "live_program.py"}
+    assert {path.name for path in BENCHMARKS.glob("*.py")} - {"replay.py"} == scripts

@@ -182,12 +182,15 @@ class Writer:
     def home(self, free: Iterable[Index]) -> Block:
         """The innermost block around here on which something with these free indices depends."""
         wanted = {i for i in free if i.extent != 1}
-        looped = False
+        inner: Block | None = None  # the innermost condition right inside of the loop, if there is one
         for block in self.block.up():
-            if block.bound and not wanted.isdisjoint(block.bound):
-                return block if looped else self.block
-            looped = looped or bool(block.bound)
-        return self.root
+            if not block.bound:
+                inner = block if inner is None and block is not self.root else inner
+            elif wanted.isdisjoint(block.bound):
+                inner = None
+            else:
+                return inner or block
+        return inner or self.root
 
     def variable(self, i: Index) -> str:
         for block in self.block.up():
@@ -387,8 +390,8 @@ class Writer:
         for i, step in steps.items():
             if step and i.extent != 1:
                 name = self.variable(i)
-                size = "" if abs(step) == 1 else f" * {abs(step)}"
-                groups.append((self.home((i,)), f"{name}{size}", "-" if step < 0 else "+"))
+                times = "" if abs(step) == 1 else f" * {abs(step)}"
+                groups.append((self.home((i,)), f"{name}{times}", "-" if step < 0 else "+"))
         for steps_of, part in rest:
             made = self.of(part)
             if made.error:
@@ -761,7 +764,7 @@ class Writer:
         if self.bounds:
             base.lines += [
                 f"{name}E.fill(0, 0, {size});",
-                f"{sizes}.fill(0, 0, {size});",
+                f"{sizes}.fill({1 if node.kind == 'product' else 0}, 0, {size});",
                 f"{sizes}E.fill(0, 0, {size});",
             ]
         self.nest([i for i in at if i not in taken], base)
@@ -807,6 +810,8 @@ class Writer:
         if self.bounds:
             if node.kind in ("max", "min"):
                 self._add(f"{name}E[{to}] = Math.max({name}E[{to}], {e});")
+            elif node.kind == "product":
+                self._add(f"{sizes}[{to}] *= Math.abs({x}) + {e};", f"{sizes}E[{to}]++;")
             else:
                 self._add(f"{name}E[{to}] += {e};", f"{sizes}[{to}] += Math.abs({x});", f"{sizes}E[{to}]++;")
         self.close(base)
@@ -815,6 +820,8 @@ class Writer:
             error = f"{name}E[at]"
             if node.kind == "sum" and self._kind_of(node.body) == "f":
                 error += f" + gamma({sizes}E[at] - 1, {unit}) * {sizes}[at]"
+            if node.kind == "product" and self._kind_of(node.body) == "f":
+                error = f"{sizes}[at] * (1 + gamma({sizes}E[at], {unit})) - Math.abs({name}[at])"
             if astray:
                 error += (
                     f" + {astray}" if node.kind in ("sum", "rank") else f" + ({astray} > 0 ? Infinity : 0)"
@@ -1024,11 +1031,19 @@ def _same(parts: Sequence[Expr], indices: Sequence[Index]) -> bool:
     return len(parts) == len(wanted) and all(a is b for a, b in zip(parts, wanted, strict=True))
 
 
+def _own(node: Expr, output: Tensor) -> bool:
+    return isinstance(node, Ref) and isinstance(node.tensor, Tensor) and node.tensor.key == output.key
+
+
 def _reads_itself(body: Expr, output: Tensor) -> bool:
-    return any(
-        isinstance(n, Ref) and isinstance(n.tensor, Tensor) and n.tensor.key == output.key
-        for n in walk(body, into_definitions=True)
-    )
+    return any(_own(node, output) for node in walk(body, into_definitions=True))
+
+
+def _shift(node: Expr) -> int:
+    """How many steps away, along the first index, a reference reads; 0 where that is not known."""
+    form = affine(node.index[0]) if isinstance(node, Ref) and node.index else None
+    plain = form is not None and list(form.steps.values()) == [1]
+    return form.offset if form is not None and plain else 0
 
 
 def _step_by_step(writer: Writer, body: Expr, indices: Sequence[Index], output: Tensor) -> None:
@@ -1038,8 +1053,7 @@ def _step_by_step(writer: Writer, body: Expr, indices: Sequence[Index], output: 
     def visit(node: Expr) -> bool:
         own = False
         for part in walk(node):
-            if isinstance(part, Ref) and isinstance(part.tensor, Tensor) and part.tensor.key == output.key:
-                own = True
+            own = own or _own(part, output)
             if isinstance(part, Ref) and isinstance(part.tensor, Definition):
                 made = part.tensor
                 if made in met:
@@ -1053,10 +1067,12 @@ def _step_by_step(writer: Writer, body: Expr, indices: Sequence[Index], output: 
 
     seen: set[int] = set()
     visit(body)
-    backward = any(made.order == "backward" for made in met)
     first = indices[0]
-    if not met or any(made.shape[0] != first.extent for made in met):
-        raise NoJavaScript("a law that reads its own output in an order that is not known")
+    shifts = {_shift(node) for node in walk(body, into_definitions=True) if _own(node, output)}
+    together = bool(met) and all(made.shape[0] == first.extent for made in met)
+    if not together or shifts not in ({-1}, {1}):
+        raise NoJavaScript("a law that asks of its own numbers whether they are right")
+    backward = shifts == {1}
     for made in met:
         writer.definitions[id(made)] = writer.scratch(math.prod(made.shape), made.name)
     writer.terms += math.prod(output.shape)

@@ -68,7 +68,7 @@ export function create(settings = {}) {
   const carried = new Map(STEP.carried);
   const dropped = new Set(STEP.dropped);
 
-  const edits = new Map(); // id → Map of place → number
+  const edits = new Map(); // id → { data: all numbers or null, cells: Map of place → number }
   const saved = new Map(); // leaf → its numbers before the edits
   const fresh = new Uint8Array(count); // what changed since the last run
   const touched = new Uint8Array(count); // what differs, or may differ, from the recorded run
@@ -96,14 +96,19 @@ export function create(settings = {}) {
   const isLeaf = (id) => maker[id] < 0 || (steps > 0 && carried.has(id));
 
   function overlay(id) {
-    const cells = edits.get(id);
-    if (cells === undefined || isLeaf(id)) return false;
+    const edited = edits.get(id);
+    if (edited === undefined || isLeaf(id)) return;
+    lay(id, edited.data, edited.cells);
+    if (edited.data !== null || edited.cells.size === sizes[id]) stale[id] = 0;
+  }
+
+  function lay(id, data, cells) {
+    if (data !== null) v[id].set(data);
+    if (data !== null && BOUNDS) e[id].fill(0);
     for (const [place, number] of cells) {
       v[id][place] = number;
       if (BOUNDS) e[id][place] = 0;
     }
-    if (cells.size === sizes[id]) stale[id] = 0;
-    return true;
   }
 
   function run() {
@@ -159,21 +164,22 @@ export function create(settings = {}) {
     return [id, parts.reduce((place, at, d) => place * shape[d] + (at < 0 ? at + shape[d] : at), 0)];
   }
 
-  function edit(id, cells) {
+  function edit(id, data, cells) {
     if (steps > 0 && maker[id] >= 0 && maker[id] < STEP.first && !carried.has(id)) {
       throw new Error(`${VALUES[id][0]} belongs to a step that is over: edit a value of the step that is repeated`);
     }
     if (isLeaf(id) && !saved.has(id)) saved.set(id, v[id].slice());
-    const held = edits.get(id) ?? new Map();
+    const held = edits.get(id) ?? { data: null, cells: new Map() };
     edits.set(id, held);
-    for (const [place, number] of cells) {
-      held.set(place, number);
-      if (isLeaf(id)) v[id][place] = number;
-      if (isLeaf(id) && BOUNDS) e[id][place] = 0;
+    if (data !== null) {
+      held.data = data;
+      held.cells.clear();
     }
+    for (const [place, number] of cells) held.cells.set(place, number);
     if (isLeaf(id)) {
+      lay(id, data, cells);
       fresh[id] = touched[id] = 1;
-      if (held.size === sizes[id]) known[id] = 1;
+      if (held.data !== null || held.cells.size === sizes[id]) known[id] = 1;
     } else forced.add(maker[id]);
     due = true;
     return program;
@@ -273,13 +279,13 @@ export function create(settings = {}) {
     set(address, number) {
       const [id, place] = find(address);
       if (place === null && sizes[id] !== 1) throw new Error(`${address} is not one number: setValue() edits it`);
-      return edit(id, [[place ?? 0, number]]);
+      return edit(id, null, [[place ?? 0, number]]);
     },
     setValue(address, data) {
       const [id, place] = find(address);
       if (place !== null) throw new Error(`${address} is one number: set() edits it`);
       if (data.length !== sizes[id]) throw new Error(`${address} holds ${sizes[id]} numbers, and ${data.length} were given`);
-      return edit(id, Array.from(data, (number, at) => [at, number]));
+      return edit(id, Float64Array.from(data), []);
     },
     setOption(name, number, group) {
       let found = false;
