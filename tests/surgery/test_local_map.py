@@ -171,7 +171,7 @@ def test_layouts_with_the_batch_elsewhere() -> None:
     x = torch.randn(3, 3, dtype=torch.float64)
     found = local_map(oh.record(Turned(), x), 1)
     assert found.verdict in ("exact", "within rounding")
-    assert torch.allclose(found.weight, torch.diag(2.0 * (2 * x[1] > 1)), rtol=0, atol=1e-15)
+    assert torch.allclose(found.weight, torch.diag(2 * (2 * x[1] > 1).double()), rtol=0, atol=1e-15)
 
 
 def test_the_units_by_hand() -> None:
