@@ -20,8 +20,8 @@ from openheart.formula.instance import Line, Slot
 from openheart.formula.precision import DOUBLE_UNIT, gamma
 from openheart.i18n import message
 from openheart.printers.glyphs import SUBSCRIPTS
-from openheart.surgery.affine import Refusal
-from openheart.surgery.affine_flow import LARGEST, Measured, Segment, refused, segment_of, spread, tracked
+from openheart.surgery.affine_flow import Measured, Segment, segment_of, tracked
+from openheart.surgery.affine_matrix import applied, applied_dense, matrix_of, offset_of
 from openheart.surgery.affine_print import Held, product_line
 from openheart.surgery.affine_stack import links, segment_between, stack_of
 
@@ -30,8 +30,6 @@ __all__ = ["Collapse", "Proof", "Step", "collapse"]
 Verdict: TypeAlias = Literal["exact", "within rounding", "disagrees"]
 DENSE = 1 << 22
 """A matrix with more numbers than this (32 MiB) is not laid out."""
-MOST = 1 << 26
-"""A matrix is not laid out either where its columns, carried through the widest value, are more numbers."""
 STEPS = 1 << 16
 """The steps' matrices are kept where none holds more numbers than this."""
 
@@ -183,7 +181,7 @@ class Collapse:
             made = batch.flatten(1) if batch.ndim > 1 else batch[:, None]
             out = (made @ self._weight.T + self.bias).reshape(len(batch), *self.out_shape)
         else:
-            out = torch.from_numpy(_applied(self._segment, batch.numpy())[0]).reshape(-1, *self.out_shape)
+            out = torch.from_numpy(applied(self._segment, batch.numpy())[0]).reshape(-1, *self.out_shape)
         return out[0] if single else out
 
     def layer(self, dtype: torch.dtype | None = None) -> torch.nn.Module:
@@ -295,7 +293,7 @@ def collapse(
     seen = segment_between(whole, first, last)
     few = seen if len(_batch(seen)[0]) <= 2 else segment_between(stack.run(2), first, last)
     samples, in_shape, out_shape = _batch(few)
-    bias = _offset(few, samples, out_shape)
+    bias = offset_of(few, samples, out_shape)
     one = few if len(samples) == 1 else segment_between(stack.run(1), first, last)
     weight: Measured | None = None
     if math.prod(out_shape) * math.prod(in_shape) <= DENSE:
@@ -338,70 +336,11 @@ def _batch(segment: Segment) -> tuple[Any, tuple[int, ...], tuple[int, ...]]:
     return array, source.shape[1:], target.shape[1:]
 
 
-def matrix_of(
-    segment: Segment, in_shape: tuple[int, ...], out_shape: tuple[int, ...]
-) -> tuple[Measured, Measured]:
-    """W (out, in) and b (out,) of a recorded single sample, each with its error.
-
-    **Raises** `MemoryError` where the forms on the way would be too large.
-    """
-    columns, rows, shape = math.prod(in_shape), math.prod(out_shape), segment.source.shape
-    widest = max([columns, *(math.prod(c.outputs[n].shape) for c, outputs in segment.calls for n in outputs)])
-    if columns * widest > MOST:
-        raise MemoryError(f"{columns} · {widest}")
-    room = max(1, LARGEST // max(widest, 1))
-    weight, error = np.empty((rows, columns)), np.empty((rows, columns))
-    bias: Measured = np.empty(0), np.empty(0)
-    for start in range(0, columns, room):
-        stop = min(start + room, columns)
-        linear = np.zeros((stop - start, columns))
-        linear[np.arange(stop - start), np.arange(start, stop)] = 1.0
-        (made, doubt), bias = spread(segment, linear.reshape(-1, *shape), np.zeros(shape))
-        weight[:, start:stop], error[:, start:stop] = (a.reshape(-1, rows).T for a in (made, doubt))
-    return (weight, error), (bias[0].reshape(-1), bias[1].reshape(-1))
-
-
-def _offset(segment: Segment, samples: Any, out_shape: tuple[int, ...]) -> Measured:
-    """B alone, by a single column; where samples mix, it moves with the others."""
-    moved = np.random.default_rng(0).normal(size=samples.shape)
-    moved[0] = 0.0
-    shape = segment.source.shape
-    (made, _), (offset, doubt) = spread(segment, moved.reshape(1, *shape), np.zeros(shape))
-    rows = math.prod(out_shape)
-    if np.any(made.reshape(-1)[:rows]):
-        raise refused(segment.recording, segment.calls[-1][0], Refusal("mixes"))
-    return offset.reshape(-1)[:rows], doubt.reshape(-1)[:rows]
-
-
-def _applied(segment: Segment, batch: Any) -> Measured:
-    """W·x + b for each sample, by the laws' linear parts and without W: (samples, out), with its error."""
-    shape = segment.source.shape
-    room = shape[0] if len(shape) > 1 else 1
-    found: list[Measured] = []
-    for start in range(0, len(batch), room):
-        part = batch[start : start + room]
-        full = np.zeros(shape)
-        full.reshape(room, -1)[: len(part)] = part.reshape(len(part), -1)
-        (made, error), (offset, doubt) = spread(segment, full[None], np.zeros(shape))
-        value, bound = made[0] + offset, error[0] + doubt
-        bound = bound + DOUBLE_UNIT * np.abs(value)
-        found.append((value.reshape(room, -1)[: len(part)], bound.reshape(room, -1)[: len(part)]))
-    return np.concatenate([v for v, _ in found]), np.concatenate([e for _, e in found])
-
-
-def applied_dense(x: Any, weight: Measured, bias: Measured) -> Measured:
-    """W·x + b, (samples, out), with its error: |x|·δW + δb, and γₙ₊₁·(|x||W| + |b|) for the sum itself."""
-    (w, dw), (b, db) = weight, bias
-    size = np.abs(x)
-    own = gamma(w.shape[1] + 1, 2 * DOUBLE_UNIT) * (size @ np.abs(w).T + np.abs(b))
-    return x @ w.T + b, size @ dw.T + db + own
-
-
 def _proof(segment: Segment, seed: int | None, weight: Measured | None, bias: Measured) -> Proof:
     samples, _, _ = _batch(segment)
     count = len(samples)
     if weight is None:
-        composed, error = _applied(segment, samples)
+        composed, error = applied(segment, samples)
     else:
         composed, error = applied_dense(samples.reshape(count, -1), weight, bias)
     _, doubt = tracked(segment)[segment.target.id]

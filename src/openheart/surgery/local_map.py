@@ -29,8 +29,9 @@ from openheart.surgery.affine_flow import (
     tracked,
 )
 from openheart.surgery.affine_frontier import Frontier
+from openheart.surgery.affine_matrix import applied_dense
 from openheart.surgery.affine_print import Held
-from openheart.surgery.collapse import Verdict, applied_dense
+from openheart.surgery.collapse import Verdict
 
 __all__ = ["Boundary", "LocalMap", "Nearest", "local_map"]
 

@@ -24,8 +24,8 @@ from openheart.record import recording
 from openheart.recording import Call, Recording, Value
 from openheart.recording.values import values_in
 from openheart.surgery.affine_flow import NotAffineError, Segment, choices_in, laid, segment_of
+from openheart.surgery.affine_matrix import matrix_of
 from openheart.surgery.affine_stack import _left_alone
-from openheart.surgery.collapse import matrix_of
 from openheart.surgery.regions_cut import Layer, cut_rectangle
 
 __all__ = ["Regions", "count_regions"]
