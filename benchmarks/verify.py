@@ -4,7 +4,7 @@
 
 The first table audits recordings of a forward pass, each in a process of its own, with an empty cache of
 compiled laws at first. Multiply-adds are those of the matrix products, convolutions and attention.
-The second table audits a training step of every patient and of eight small published architectures.
+The second table audits a training step of every patient and of ten small published architectures.
 """
 
 from __future__ import annotations
