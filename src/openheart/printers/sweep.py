@@ -107,6 +107,9 @@ def how_run(work: Work, digits: int, lang: str, values: list[float] | None = Non
     else:
         difference = shown(work.difference, 1).text(decimal_mark())
         worst = shown(round(work.worst, 2), 2).text(decimal_mark())
+        if not work.difference:
+            yield message("sweep.held.same", lang, at=at, count=work.unequal, worst=worst)
+            return
         yield message("sweep.held", lang, at=at, difference=difference, count=work.unequal, worst=worst)
 
 

@@ -32,6 +32,7 @@ from openheart.surgery.batching_plan import (
     outline,
     peak_bytes,
     pruned,
+    varied,
 )
 from openheart.surgery.edits import Edit
 from openheart.surgery.operate import plan_of_edits
@@ -102,27 +103,30 @@ def run_variants(
     """
     program = program_of(recording)
     first = plan_of_edits(recording, program, variants[0])
+    # What an optimizer's options lead to is known of each variant once its step was tried with them.
+    tried = [plan_of_edits(recording, program, edits) for edits in variants] if first.options else []
+    constants = varied(program, tried)
     ids = [first.names.get(name, value.id) for name, value in watched]
     work = Work()
     numbers = None
     if batched and len(variants) > 2:
         try:
-            numbers = _together(recording, program, variants, ids, work)
+            numbers = _together(recording, program, variants, ids, work, tried, constants)
         except NotBatchedError:
             work = Work()
     if numbers is None:
         numbers = _by_themselves(recording, program, variants, ids, work)
-    reached = _reached(program, first)
+    reached = _reached(program, first, constants)
     return Batch(numbers, tuple(identity not in reached for identity in ids), work)
 
 
-def _reached(program: Program, plan: Plan) -> set[int]:
+def _reached(program: Program, plan: Plan, constants: set[int]) -> set[int]:
     try:
-        return outline(program, plan).dirty
+        return outline(program, plan, constants).dirty
     except NotBatchedError:
         dirty = {*plan.leaves, *plan.renamed, *plan.names.values()}
         for number, line in enumerate(program.lines):
-            if number in plan.constants or not line.reads.isdisjoint(dirty) or number in plan.moved:
+            if number in constants or not line.reads.isdisjoint(dirty) or number in plan.moved:
                 dirty.update(line.outputs)
         return dirty
 
@@ -165,9 +169,11 @@ def _together(
     variants: Sequence[tuple[Edit, ...]],
     ids: list[int],
     work: Work,
+    tried: list[Plan],
+    constants: set[int],
 ) -> list[torch.Tensor] | None:
     first = plan_of_edits(recording, program, variants[0])
-    found = outline(program, first)
+    found = outline(program, first, constants)
     kept, last = pruned(program, first, found, ids)
     size = max(1, MEMORY // max(1, peak_bytes(program, first, found, kept, last)))
     if size < 3:
@@ -180,9 +186,9 @@ def _together(
     parts: list[list[torch.Tensor]] = []
     for start in range(0, len(variants), size):
         chunk = variants[start : start + size]
-        plans = [plan_of_edits(recording, program, edits) for edits in chunk]
+        plans = tried[start : start + size] or [plan_of_edits(recording, program, e) for e in chunk]
         exact = _exact(recording, program, chunk[work.held]) if not parts else None
-        stacks = _Stacks(recording, program, plans, found, exact, refused, work)
+        stacks = _Stacks(recording, program, plans, found, exact, refused, work, constants)
         stacks.go(kept, last, set(ids))
         part = [stacks.numbers(identity) for identity in ids]
         if exact is not None:
@@ -214,8 +220,10 @@ class _Stacks:
         exact: Run | None,
         refused: set[int],
         work: Work,
+        constants: set[int],
     ) -> None:
         self.recording = recording
+        self.constants = constants
         self.program = program
         self.plans = plans
         self.n = len(plans)
@@ -302,7 +310,7 @@ class _Stacks:
         plan = self.plans[0]
         moved = plan.moved.get(number)
         outputs = None
-        if number not in plan.constants and number not in self.refused and line.outputs:
+        if number not in self.constants and number not in self.refused and line.outputs:
             outputs = self._stacked(line, moved)
             if outputs is not None and not self._right(line, moved, outputs):
                 outputs = None

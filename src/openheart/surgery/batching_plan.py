@@ -14,7 +14,18 @@ from openheart.surgery.plan import Added, Plan, Spot
 from openheart.surgery.program import Line, Program, is_weighted, redraws, where
 from openheart.surgery.running import Note
 
-__all__ = ["NotBatchedError", "Op", "Outline", "Put", "Step", "Varying", "merged", "outline", "pruned"]
+__all__ = [
+    "NotBatchedError",
+    "Op",
+    "Outline",
+    "Put",
+    "Step",
+    "Varying",
+    "merged",
+    "outline",
+    "pruned",
+    "varied",
+]
 
 
 class NotBatchedError(Exception):
@@ -66,8 +77,18 @@ class Outline:
     notes: list[Note] = field(default_factory=list)
 
 
-def outline(program: Program, plan: Plan) -> Outline:
-    """The steps of one plan, without running any of them.
+def varied(program: Program, plans: Iterable[Plan]) -> set[int]:
+    """The lines that some of the plans give other constants than the recorded ones."""
+    return {
+        number
+        for plan in plans
+        for number, (args, kwargs) in plan.constants.items()
+        if args != list(program.lines[number].call.args) or kwargs != program.lines[number].call.kwargs
+    }
+
+
+def outline(program: Program, plan: Plan, constants: set[int]) -> Outline:
+    """The steps of one plan, without running any of them; `constants` as `varied` gives them.
 
     Raises:
         NotBatchedError: it does what only a run by itself can do.
@@ -78,11 +99,11 @@ def outline(program: Program, plan: Plan) -> Outline:
     script = _Script(plan, found)
     script.events(-1)
     first = min((program.first_use(identity) for identity in plan.leaves), default=len(program.lines))
-    start = min([first, *plan.after, *plan.moved, *plan.constants])
+    start = min([first, *plan.after, *plan.moved, *constants])
     for number in range(max(start, 0), len(program.lines)):
         line = program.lines[number]
         reads = reads_of(line, plan)
-        if (number in plan.constants or not reads.isdisjoint(found.dirty)) and _runs(line, found):
+        if (number in constants or not reads.isdisjoint(found.dirty)) and _runs(line, found):
             found.steps.append(number)
             made = {plan.renamed.get(identity, identity) for identity in line.outputs}
             found.dirty |= made
@@ -121,7 +142,7 @@ def merged(plans: list[Plan], first: Outline) -> list[Step]:
         for number in sorted(plan.after):
             script.events(number)
         others.append(script.found.steps)
-        if plan.leaves.keys() != plans[0].leaves.keys() or plan.constants.keys() != plans[0].constants.keys():
+        if plan.leaves.keys() != plans[0].leaves.keys():
             raise NotBatchedError
     if len({len(steps) for steps in others}) != 1:
         raise NotBatchedError

@@ -54,7 +54,11 @@ class Sweep:
 
     @property
     def batched(self) -> bool:
-        """Whether the values were run together; a number may then differ by rounding from `at(i)`'s."""
+        """Whether the values were run together; a number may then differ by rounding from `at(i)`'s.
+
+        Each call is within its law's bound; what follows may magnify that (Adam divides a gradient that is
+        all rounding by its own size). `sweep(…, batched=False)` gives every number exactly.
+        """
         return self.work.batched
 
     def at(self, i: int) -> Recording:
