@@ -39,7 +39,7 @@ MODULES = {
 }
 # Their numbers are a draw, which a replay keeps, or what nobody has written yet.
 NOT_COMPUTED = ("empty", "new_empty", "bernoulli", "rand")
-QUICK = ("gpt2", "mamba")
+QUICK = ("gpt2", "mamba", "swin")
 
 
 EVERYWHERE = [pytest.param(name, marks=() if name in QUICK else pytest.mark.zoo) for name in ARCHITECTURES]

@@ -198,9 +198,15 @@ def _rrelu(line: Line, env: Tensors, moved: Any) -> list[torch.Tensor] | None:
 _SPECIAL: dict[str, Callable[[Line, Tensors, Any], list[torch.Tensor] | None]] = {
     "native_dropout": _dropout,
     "as_strided": _as_strided,
+    "as_strided_": _as_strided,
     "rrelu_with_noise": _rrelu,
     "rrelu_with_noise_": _rrelu,
 }
+
+
+def repeats(line: Line) -> bool:
+    """Whether a line that cannot be run as it was has a way of its own to be run on other numbers."""
+    return line.call.name in _SPECIAL
 
 
 def redraws(line: Line) -> bool:

@@ -19,7 +19,16 @@ from openheart.recording.build import Facts, Visit
 from openheart.recording.names import Names
 from openheart.recording.storages import Life, geometry_of
 from openheart.surgery.plan import Added, Plan, Spot
-from openheart.surgery.program import Line, Program, below_autograd, is_weighted, redraws, run_line, where
+from openheart.surgery.program import (
+    Line,
+    Program,
+    below_autograd,
+    is_weighted,
+    redraws,
+    repeats,
+    run_line,
+    where,
+)
 
 __all__ = ["Note", "Run"]
 
@@ -109,7 +118,7 @@ class Run:
             return  # a draw is what it was
         if line.blank:
             return
-        if line.fixed:
+        if line.fixed and not repeats(line):
             self._refuse_fixed(line)
             return
         if not line.outputs:
@@ -120,6 +129,10 @@ class Run:
         except OpaqueError:
             if self.whole:
                 return  # its inputs were not kept, so nobody can run it; what it made stands
+            raise
+        except InterventionError:
+            if self.whole and line.fixed:
+                return  # it reads around its argument, where nothing was edited
             raise
         for value, tensor in zip(call.outputs, outputs, strict=True):
             if tuple(tensor.shape) != value.shape:
