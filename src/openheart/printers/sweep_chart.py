@@ -140,7 +140,7 @@ def sweep_svg(sweep: Sweep, digits: int = 4, lang: str | None = None, width: int
     sides = ticks(bottom, top, 6)
     left = 14 + max((len(said) for _, said in sides), default=1) * 7.6
     rows = _legend_rows([name for name, _, _ in lines], width - left)
-    right, up, down = width - 16, 30, HEIGHT - 44
+    right, up, down = width - 16, 30, HEIGHT - 50
     height = HEIGHT + 20 * len(rows) + (20 if more else 0)
 
     def across(x: float) -> float:
