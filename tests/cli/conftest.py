@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from openheart.cli import run
+from openheart.i18n import set_language
 
 NET = """
 import torch
@@ -102,8 +103,8 @@ Call = Callable[..., Answer]
 
 
 @pytest.fixture
-def call(capsys: pytest.CaptureFixture[str]) -> Call:
-    """Runs a command line here."""
+def call(capsys: pytest.CaptureFixture[str]) -> Iterator[Call]:
+    """Runs a command line here; the language that it chose ends with the test."""
 
     def called(*arguments: str) -> Answer:
         capsys.readouterr()
@@ -111,7 +112,8 @@ def call(capsys: pytest.CaptureFixture[str]) -> Call:
         said = capsys.readouterr()
         return Answer(code, said.out, said.err)
 
-    return called
+    yield called
+    set_language(None)
 
 
 @pytest.fixture(scope="session")

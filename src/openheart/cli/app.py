@@ -97,6 +97,11 @@ def build() -> click.Group:
             "cli.about.model",
             "cli.about.intervene.edits",
         ),
+        _command(
+            "export",
+            [_model(), *_run(), *_training(), *_program(), _formats("text", "json")],
+            "cli.about.model",
+        ),
         _command("show", [_model(), *_run(), *_training(), _page(), digits, _comma()], "cli.about.model"),
         _command(
             "completion", [click.Argument(["shell"], type=click.Choice(SHELLS), metavar="|".join(SHELLS))]
@@ -121,7 +126,7 @@ def _command(name: str, options: list[click.Parameter], *paragraphs: str) -> cli
 def _work(name: str) -> Callable[..., Any]:
     def call(**options: Any) -> Any:
         # Imported here, so that --help and Tab never wait for PyTorch.
-        room = {"collapse": "collapsing", "intervene": "intervene"}.get(name, "commands")
+        room = {"collapse": "collapsing", "intervene": "intervene", "export": "export"}.get(name, "commands")
         return getattr(import_module(f"openheart.cli.{room}"), name)(**options)
 
     return call
@@ -220,6 +225,15 @@ def _counterfactual() -> list[click.Parameter]:
         option(["--top"], "answer", "cli.help.top", type=click.IntRange(1), metavar="N"),
         option(["--save"], "answer", "cli.help.save", metavar=file),
         option(["--html"], "answer", "cli.help.html", metavar=file),
+    ]
+
+
+def _program() -> list[click.Parameter]:
+    return [
+        option(["--output", "-o"], "answer", "cli.help.program", metavar=message("cli.metavar.file")),
+        option(["--limit"], "answer", "cli.help.limit", type=click.IntRange(1), default=200_000, metavar="N"),
+        option(["--bounds"], "answer", "cli.help.bounds", is_flag=True),
+        option(["--separate"], "answer", "cli.help.separate", is_flag=True),
     ]
 
 
