@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from openheart.errors import InputError
-from openheart.live.plan import Made, Plan, plan_of, readable
+from openheart.live.plan import Made, Plan, matters, plan_of, readable
 from openheart.recording import Recording
 
 __all__ = ["LIMIT", "LiveProgram", "to_javascript"]
@@ -119,6 +119,7 @@ class _Data:
         found = rec.maker(value)
         kept = found is None or any(
             m.frozen not in (None, "uninitialized", "empty")
+            and (m.frozen != "external" or matters(plan, value_id))
             for call, outs in plan.calls
             if call is found[0]
             for m in outs

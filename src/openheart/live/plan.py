@@ -21,7 +21,7 @@ from openheart.recording import Call, Recording, Value
 from openheart.recording.values import values_in
 from openheart.rules.registry import Law, law_of
 
-__all__ = ["Made", "Plan", "Step", "plan_of"]
+__all__ = ["Made", "Plan", "Step", "matters", "plan_of", "readable"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,7 +291,7 @@ def _refusal(
             continue
         for made in outputs:
             if any(i in moving for i in made.reads):
-                if made.frozen is not None and _matters(plan, made.value.id):
+                if made.frozen is not None and matters(plan, made.value.id):
                     where, why = rec.name(made.value), made.frozen
                     return f"{where} is kept as recorded ({why}), and a next step would change it"
                 moving.add(made.value.id)
@@ -316,7 +316,7 @@ def _written(plan: Plan, number: int, inside: set[int], carried: dict[int, int])
     return None
 
 
-def _matters(plan: Plan, value: int) -> bool:
+def matters(plan: Plan, value: int) -> bool:
     """Whether anything that is computed reads a value."""
     return any(value in made.reads and made.frozen is None for _, outputs in plan.calls for made in outputs)
 
