@@ -132,6 +132,13 @@ ROWS: tuple[tuple[str, str], ...] = (
         ),
     ),
     (
+        "shares",
+        (
+            "{name} cannot be edited in this recording: what has this name is not all of the gradient that "
+            "arrives there; edit {value}, or record without the checkpoint"
+        ),
+    ),
+    (
         "last_step",
         "{address}: the optimizer's last step in this recording is @{last}",
     ),
