@@ -14,6 +14,7 @@ from weakref import WeakKeyDictionary, ref
 
 from openheart.errors import InterventionError
 from openheart.recording import Call, Recording, Value, values_in
+from openheart.surgery.checkpoints import Twins, twins_of
 from openheart.surgery.program import where
 
 __all__ = ["Backward", "backward_of"]
@@ -31,12 +32,14 @@ class Backward:
         tied: id of a forward call → its backward calls.
         owners: id of a gradient → ids of the values whose gradient it is named to be.
         gradients: id of a value → its gradient.
+        twins: what the backward pass computes a second time; it is no gradient, whatever it is called.
     """
 
     reference: ref[Recording]
     tied: dict[int, list[Call]] = field(default_factory=dict)
     owners: dict[int, set[int]] = field(default_factory=dict)
     gradients: dict[int, Value] = field(default_factory=dict)
+    twins: Twins = field(default_factory=Twins)
 
     @property
     def recording(self) -> Recording:
@@ -51,9 +54,9 @@ class Backward:
             InterventionError: one does, and the recording does not tell which it is.
         """
         known = self.gradients.get(value.id)
-        if known is not None:
-            return known
         made = self.recording.maker(value)
+        if known is not None and self._arrives(value, known):
+            return known
         if made is None or not (value.dtype.is_floating_point or value.dtype.is_complex):
             return None
         candidates: dict[int, Value] = {}
@@ -78,6 +81,17 @@ class Backward:
             "it, or record the forward pass alone"
         )
 
+    def _arrives(self, value: Value, gradient: Value) -> bool:
+        """Whether what is named the gradient of a value is what its maker's backward reads.
+
+        A reentrant checkpoint sums its argument's gradient up apart, and then again with the others.
+        """
+        made = self.recording.maker(value)
+        if made is None or made[0].name in _HAND_ON:
+            return True
+        group = [call for call in self.tied.get(made[0].id, ()) if not _sums(call)]
+        return not group or any(call in group for call in self.recording.users(gradient))
+
     def _listless(self, maker: Call) -> bool:
         """Whether none of a call's backward calls takes its outputs' gradients as one list."""
         return not any(
@@ -96,7 +110,9 @@ class Backward:
                 members = [members[output]]
             for value in members:
                 made = self.recording.maker(value)
-                if made is not None and made[0].phase == "backward" and made[0].id not in group:
+                if made is None or made[0].phase != "backward" or made[0].id in group:
+                    continue
+                if value.id not in self.twins.values:
                     found.append(value)
         return found
 
@@ -130,6 +146,7 @@ class Backward:
             InterventionError: it is at once the gradient of a leaf and of something else.
         """
         inside = self.handed(value)
+        shared = inside.union(*(self.handed(self.recording.values[i]) for i in self._owners(gradient)))
         makers = set()
         for identity in inside:
             made = self.recording.maker(self.recording.values[identity])
@@ -148,23 +165,45 @@ class Backward:
                         "at once the gradient of a parameter and of something else"
                     )
                 found.append(call)
-            elif call.phase == "backward" and (
-                call.forward_call in makers or (_sums(call) and self._ends_in(call, inside, makers))
-            ):
-                found.append(call)
+            elif call.phase == "backward":
+                if self._accumulates(call, shared):
+                    taken = self._ends_in(call, inside, makers, shared)
+                else:
+                    taken = call.forward_call in makers
+                if taken:
+                    found.append(call)
         return found
 
-    def _ends_in(self, call: Call, inside: set[int], makers: set[int]) -> bool:
+    def _owners(self, gradient: Value) -> set[int]:
+        return self.owners.get(gradient.id, set())
+
+    def _accumulates(self, call: Call, shared: set[int]) -> bool:
+        """Whether a call sums up shares of a gradient, one of them the gradient of the values in `shared`.
+
+        A sum is made while the node runs that gives its second term, and so it seems to belong to that node.
+        It does not if the node's call read one of the values that are handed the very gradient.
+        """
+        if call.forward_call is None:
+            return True
+        if call.name not in ("add", "add_"):
+            return False
+        forward = self.recording.calls[call.forward_call]
+        return forward.name in _HAND_ON or any(
+            value.id in shared for value in values_in((forward.args, forward.kwargs))
+        )
+
+    def _ends_in(self, call: Call, inside: set[int], makers: set[int], shared: set[int]) -> bool:
         """Whether a call that sums gradients up, or puts one in place, does it for one of these values."""
         for output in call.outputs:
-            if not self.owners.get(output.id, set()).isdisjoint(inside):
+            if not self._owners(output).isdisjoint(inside):
                 return True
             for user in self.recording.users(output):
                 if user.phase != "backward":
                     continue
-                if user.forward_call in makers:
-                    return True
-                if _sums(user) and user.id > call.id and self._ends_in(user, inside, makers):
+                if self._accumulates(user, shared):
+                    if user.id > call.id and self._ends_in(user, inside, makers, shared):
+                        return True
+                elif user.forward_call in makers:
                     return True
         return False
 
@@ -205,13 +244,14 @@ def backward_of(recording: Recording) -> Backward:
 
 
 def _backward(recording: Recording) -> Backward:
-    backward = Backward(ref(recording))
+    backward = Backward(ref(recording), twins=twins_of(recording))
+    twins = backward.twins
     for call in recording.calls:
-        if call.phase == "backward" and call.forward_call is not None:
+        if call.phase == "backward" and call.forward_call is not None and call.id not in twins.calls:
             backward.tied.setdefault(call.forward_call, []).append(call)
     names = recording._named.values
     for name, value in names.items():
-        if name.endswith(".grad"):
+        if name.endswith(".grad") and value.id not in twins.values:
             owner = names.get(name[: -len(".grad")])
             if owner is not None:
                 backward.owners.setdefault(value.id, set()).add(owner.id)

@@ -185,6 +185,8 @@ def _swap(surgeon: Surgeon, piece: Piece, edit: Edit) -> None:
 def _must_stand_alone(surgeon: Surgeon, piece: Piece) -> None:
     """Nothing outside of a piece may read what it makes on the way, but its own backward."""
     inside = {call.id for call in piece.calls}
+    for call in piece.calls:
+        surgeon.backward.twins.refuse(piece.name, call)
     if piece.given.id in surgeon.plan.renamed or not inside.isdisjoint(surgeon.plan.removed):
         raise InterventionError(f"{piece.name!r} is edited twice at once: do one after the other")
     mine = inside | {call.id for call in _backward_calls(surgeon, piece)}
@@ -237,6 +239,8 @@ def cut_edge(surgeon: Surgeon, edit: Edit) -> None:
     source = find_part(recording._named, edit.address)
     target = find_part(recording._named, edit.to)
     piece = _between(surgeon, source, target)
+    for call in piece.calls:
+        surgeon.backward.twins.refuse(target.name, call)
     if target.value.id in plan.renamed:
         raise InterventionError(f"{target.name!r} is edited and cut at once: do one after the other")
     like = piece.calls[-1]

@@ -144,6 +144,7 @@ class _Surgeon:
         made = self.recording.maker(value)
         assert made is not None
         call = made[0]
+        self.backward.twins.refuse(first.name, call)
         if call.phase in ("forward", "loss"):
             gradient = self.backward.gradient(value)
             self._insert(first.name, value, call, todo, gradient)
@@ -227,11 +228,25 @@ class _Surgeon:
 
         plan.after.setdefault(line, []).append(backward)
 
+    def _is_gradient(self, owner: Value, value: Value) -> bool:
+        """Whether a value is the gradient that it is named to be."""
+        try:
+            gradient = self.backward.gradient(owner)
+        except InterventionError:
+            return False
+        return gradient is value
+
     def _edit_gradient(self, first: Part, value: Value, call: Call, todo: list[tuple[Edit, Part]]) -> None:
         """A gradient: of this value alone, if it is the gradient of others as well."""
         plan = self.plan
         owner = self.recording._named.values.get(first.name[: -len(".grad")])
         owners = self.backward.owners.get(value.id, set())
+        if owner is not None and not self._is_gradient(owner, value):
+            raise InterventionError(
+                f"{first.name!r} cannot be edited in this recording: what has this name is not all of the "
+                f"gradient that arrives there; edit {first.name.removesuffix('.grad')!r}, or record without "
+                "the checkpoint"
+            )
         if owner is None or owners <= self.backward.handed(owner):
             self._insert(first.name, value, call, todo, None)
             return
