@@ -80,7 +80,8 @@ import { byHand, asObjects, interleaved } from "LIB";
 const about = ABOUT;
 const input = Float32Array.from(about.input);
 
-const check = [byHand(about), about.loss === "squares" ? asObjects(about) : null].filter((made) => made !== null);
+const check = [byHand(about)];
+if (about.loss === "squares") check.push(asObjects(about));
 for (const made of check) for (let s = 0; s < about.steps; s++) made.step();
 const lived = whole();
 lived.step(about.steps - 1);
