@@ -59,27 +59,44 @@ class Backward:
             return known
         if made is None or not (value.dtype.is_floating_point or value.dtype.is_complex):
             return None
+        if made[0].name == "detach":
+            return None
         candidates: dict[int, Value] = {}
         several = len(made[0].outputs) > 1
-        for identity in self.handed(value):
+        for identity in self.handed(value, alone=True):
             source = self.recording.maker(self.recording.values[identity])
             for call in self.tied.get(source[0].id, ()) if source is not None else ():
                 for stranger in self._strangers(call, made[1] if several else None, len(made[0].outputs)):
                     if stranger.shape == value.shape:
                         candidates[stranger.id] = stranger
-        if not candidates:
-            flows = any(self.tied.get(call.id) for call in self.recording.users(value)) and self.tied.get(
-                made[0].id
-            )
-            if not flows:
-                return None
+        if not candidates and not self._flows(value):
+            return None
         if len(candidates) == 1 and not (several and self._listless(made[0])):
             return next(iter(candidates.values()))
-        raise InterventionError(
-            f"{self.recording.name(value)!r} cannot be edited in this recording: a gradient flows through it "
-            f"to {where(made[0])}, and the run does not tell which one; edit what goes into it or comes of "
-            "it, or record the forward pass alone"
+        raise InterventionError(self._unclear(value))
+
+    def _unclear(self, value: Value) -> str:
+        made = self.recording.maker(value)
+        call = f" to {where(made[0])}" if made is not None else ""
+        return (
+            f"{self.recording.name(value)!r} cannot be edited in this recording: a gradient flows through it"
+            f"{call}, and the run does not tell which one; edit what goes into it or comes of it, or record "
+            "the forward pass alone"
         )
+
+    def _flows(self, value: Value) -> bool:
+        """Whether a gradient may arrive at a value and go on to what made it."""
+        arrives = any(
+            self.tied.get(call.id) or (call.name in _HAND_ON and call.phase != "backward")
+            for call in self.recording.users(value)
+        )
+        if not arrives:
+            return False
+        for identity in self.handed(value):
+            made = self.recording.maker(self.recording.values[identity])
+            if self.tied.get(made[0].id) if made is not None else identity in self.gradients:
+                return True
+        return False
 
     def _arrives(self, value: Value, gradient: Value) -> bool:
         """Whether what is named the gradient of a value is what its maker's backward reads.
@@ -116,8 +133,11 @@ class Backward:
                     found.append(value)
         return found
 
-    def handed(self, value: Value) -> set[int]:
-        """The value, and all that are given its very gradient: what was only added to, or copied."""
+    def handed(self, value: Value, alone: bool = False) -> set[int]:
+        """The value, and all that are given its very gradient: what was only added to, or copied.
+
+        `alone`: only those that nothing else reads, so that it is all of their gradient.
+        """
         inside = {value.id}
         stack = [value]
         while stack:
@@ -125,16 +145,22 @@ class Backward:
             if made is None:
                 continue
             call = made[0]
+            if call.name == "detach":
+                continue
             reach = _HAND_ON.get(call.name, 0 if self.tied.get(call.id) else 1)
             for argument in call.args[:reach]:
                 if (
                     isinstance(argument, Value)
                     and argument.shape == value.shape
                     and argument.id not in inside
+                    and not (alone and len(self._readers(argument)) > 1)
                 ):
                     inside.add(argument.id)
                     stack.append(argument)
         return inside
+
+    def _readers(self, value: Value) -> list[Call]:
+        return [call for call in self.recording.users(value) if call.phase in ("forward", "loss")]
 
     def takers(self, value: Value, gradient: Value) -> list[Call]:
         """The calls that take the gradient of `value` and hand it on to what made the value.
@@ -166,13 +192,51 @@ class Backward:
                     )
                 found.append(call)
             elif call.phase == "backward":
-                if self._accumulates(call, shared):
-                    taken = self._ends_in(call, inside, makers, shared)
-                else:
+                if not self._accumulates(call, shared):
                     taken = call.forward_call in makers
+                else:
+                    taken = self._ends_in(call, inside, makers, shared)
+                    if taken and call.forward_call is not None:
+                        taken = self._share_of(call, gradient, makers, shared, value)
                 if taken:
                     found.append(call)
         return found
+
+    def _share_of(
+        self, call: Call, gradient: Value, makers: set[int], shared: set[int], value: Value
+    ) -> bool:
+        """Whether the share of a sum that is `gradient` was handed on by one of `makers`.
+
+        A sum's second term is what the node hands on in which it is made, and its first what came before,
+        from another call that reads what the node's call read.
+
+        Raises:
+            InterventionError: it may be.
+        """
+        node = self.recording.calls[call.forward_call or 0]
+        givers = {node.id} if call.args[1] is gradient else set()
+        if call.args[0] is gradient:
+            read = {item.id for item in values_in((node.args, node.kwargs))}
+            before = {
+                other.id
+                for identity in read
+                for other in self.recording.users(self.recording.values[identity])
+                if other.id != node.id
+                and any(item.id in shared for item in other.outputs)
+                and not read.isdisjoint(
+                    item.id for item in values_in(other.args[: _HAND_ON.get(other.name, 1)])
+                )
+            }
+            if len(before) > 1:  # those that come later are not it
+                before -= {
+                    user.forward_call or 0
+                    for user in self.recording.users(gradient)
+                    if user.id > call.id and len(user.args) > 1 and user.args[1] is gradient
+                }
+            givers |= before
+        if not givers.isdisjoint(makers) and not givers <= makers:
+            raise InterventionError(self._unclear(value))
+        return givers <= makers
 
     def _owners(self, gradient: Value) -> set[int]:
         return self.owners.get(gradient.id, set())
