@@ -9,8 +9,7 @@ be run whenever its inputs are there, and what it does not read cannot change it
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -38,15 +37,27 @@ _WEIGHTED = {
 }
 
 
-@contextmanager
-def below_autograd() -> Iterator[None]:
-    """Where a recorded call ran: below autograd, and seen by no mode.
+class below_autograd:  # noqa: N801  (it reads as the context managers of PyTorch do)
+    """Where a recorded call ran: below autograd, and seen by no mode; it can be entered again and again.
 
     Gradients count as enabled, which some kernels ask (oneDNN's LSTM keeps a workspace only then); nothing is
     tracked, since autograd itself is left out.
     """
-    with torch.enable_grad(), torch._C._DisableTorchDispatch(), torch._C._AutoDispatchBelowAutograd():
-        yield
+
+    __slots__ = ("_below", "_modes", "_tracked")
+
+    def __enter__(self) -> None:
+        self._tracked = torch.is_grad_enabled()
+        torch._C._set_grad_enabled(True)
+        self._modes = torch._C._DisableTorchDispatch()
+        self._below = torch._C._AutoDispatchBelowAutograd()
+        self._modes.__enter__()
+        self._below.__enter__()
+
+    def __exit__(self, *_error: object) -> None:
+        self._below.__exit__(None, None, None)
+        self._modes.__exit__(None, None, None)
+        torch._C._set_grad_enabled(self._tracked)
 
 
 def run_line(

@@ -52,7 +52,8 @@ class Run:
 
     Attributes:
         env: id of a value → its tensor, for all that is not as it was recorded.
-        made: values that the recording does not have, by id.
+        made: values that the recording does not have, by id, where something is known of them already.
+        origins: where values come from that no call makes, by id.
         added: (line, whether after it, what it is) for the calls that the edits put in.
     """
 
@@ -66,10 +67,11 @@ class Run:
         self.fresh_random = fresh_random
         self.env: dict[int, torch.Tensor] = dict(plan.leaves)
         self.made: dict[int, Value] = {}
+        self.origins: dict[int, Origin] = {}
         self.added: dict[tuple[int, bool], list[Added | _Later]] = {}
         self.notes: list[Note] = []
         self.place: tuple[int, bool] = (-1, True)
-        self.below = _Below()
+        self.below = below_autograd()
 
     # Running ------------------------------------------------------------------------------------------------
 
@@ -93,17 +95,33 @@ class Run:
 
     def _all(self) -> None:
         plan, env = self.plan, self.env
-        self._events(plan.after, -1, True)
-        for number, line in enumerate(self.program.lines):
-            self._events(plan.before, number, False)
-            if number not in plan.removed:
+        before, after, removed = plan.before, plan.after, plan.removed
+        self._events(after, -1, True)
+        lines = self.program.lines
+        for number in range(self._start(), len(lines)):
+            line = lines[number]
+            if number in before:
+                self._events(before, number, False)
+            if number not in removed:
                 moved = plan.moved.get(number)
                 constants = plan.constants.get(number)
                 reads = line.reads if moved is None else {moved.get(read, read) for read in line.reads}
                 dirty = self.whole or constants is not None or not reads.isdisjoint(env)
                 if dirty or (self.fresh_random and line.random):
                     self._again(line, constants, moved)
-            self._events(plan.after, number, True)
+            if number in after:
+                self._events(after, number, True)
+
+    def _start(self) -> int:
+        """The first line that may have something to do."""
+        if self.whole or self.fresh_random:
+            return 0
+        plan = self.plan
+        places = (
+            number for places in (plan.before, plan.after, plan.moved, plan.constants) for number in places
+        )
+        reads = (self.program.first_use(identity) for identity in self.env)
+        return min((number for number in (*places, *reads) if number >= 0), default=len(self.program.lines))
 
     def _events(self, events: dict[int, list[Any]], number: int, after: bool) -> None:
         for event in events.get(number, ()):
@@ -193,7 +211,7 @@ class Run:
         """Gives a value its tensor."""
         self.env[identity] = tensor
         if origin != "call":
-            self.made[identity] = _made(identity, tensor, origin)
+            self.origins[identity] = origin
 
     def constant(self, tensor: torch.Tensor, name: str) -> Spot:
         """A tensor that an added call reads and no call makes; the first of its name has the name alone."""
@@ -234,17 +252,6 @@ class Run:
         """The facts and names of what came out; values that did not change are the recording's own."""
         old = self.recording._read()
         return _Assembly(self, old).build()
-
-
-class _Below:
-    """`below_autograd`, to be left and entered again."""
-
-    def __enter__(self) -> None:
-        self._inside = below_autograd()
-        self._inside.__enter__()
-
-    def __exit__(self, *error: object) -> None:
-        self._inside.__exit__(None, None, None)
 
 
 class _Later:
@@ -297,7 +304,8 @@ class _Assembly:
             if made is not None:
                 values.append(replace(made, id=identity, _cache={}))
             else:  # an id that was set aside and not used is an empty constant
-                values.append(_made(identity, torch.empty(0) if tensor is None else tensor, "call"))
+                origin = run.origins.get(identity, "call")
+                values.append(_made(identity, torch.empty(0) if tensor is None else tensor, origin))
 
     def _mapped(self, item: Any, moved: dict[int, int] | None = None) -> Any:
         if isinstance(item, (Value, Spot)):
