@@ -7,10 +7,12 @@ Terminal pictures are SVG, drawn by rich; pictures of pages need Chromium and ar
 
 from __future__ import annotations
 
+import contextlib
 import io
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +23,11 @@ import openheart as oh
 from openheart.explain import Explanation
 from openheart.patients import patient
 from openheart.printers.audit import rich_audit
+from openheart.printers.comparison import rich_comparison
 from openheart.printers.explanation import rich_explanation
 
 FOLDER = Path(__file__).parent.parent / "docs" / "pictures"
+EDIT = {"0.weight[1,0]": 2.0}
 FRAME = """<svg class="rich-terminal" viewBox="0 0 {width} {height}" xmlns="http://www.w3.org/2000/svg">
 <style>
 .{unique_id}-matrix {{ font-family: ui-monospace, "DejaVu Sans Mono", Menlo, Consolas, monospace;
@@ -70,6 +74,30 @@ def terminal(name: str, shown: Any, width: int = 100) -> None:
     print(f"wrote {name}.svg")
 
 
+def drawn(name: str, svg: str) -> None:
+    """A picture that the product draws itself."""
+    (FOLDER / f"{name}.svg").write_text(svg.rstrip() + "\n", encoding="utf-8")
+    print(f"wrote {name}.svg")
+
+
+@contextlib.contextmanager
+def said(lang: str) -> Iterator[None]:
+    """In this language."""
+    oh.set_language(lang)
+    try:
+        yield
+    finally:
+        oh.set_language(None)
+
+
+def network() -> torch.nn.Module:
+    """A network on two inputs, with random weights."""
+    torch.manual_seed(4)
+    return torch.nn.Sequential(
+        torch.nn.Linear(2, 8), torch.nn.ReLU(), torch.nn.Linear(8, 8), torch.nn.ReLU(), torch.nn.Linear(8, 1)
+    )
+
+
 def page(name: str, recording: Any, lang: str, size: str, *flags: str) -> None:
     """What a browser shows of an exported page, as PNG."""
     browser = shutil.which("chromium")
@@ -96,6 +124,11 @@ def main() -> None:
         gradient = training_step("digits-cnn").explain("conv1.weight.after[3,0,1,1]")
         terminal(f"step-{lang}", rich_explanation(gradient, lang=lang))
         terminal(f"audit-{lang}", rich_audit(training_step("iris").verify(), lang=lang))
+        drawn(f"regions-{lang}", oh.count_regions(network(), low=(-2, -2), high=(2, 2)).to_svg(lang=lang))
+        with said(lang):
+            terminal(f"compare-{lang}", rich_comparison(oh.compare(seed, seed.intervene(EDIT))))
+            curve = seed.sweep("0.weight[1,0]", torch.linspace(-2, 2, 41), watch="loss")
+            drawn(f"sweep-{lang}", curve.to_svg())
     page("page-en", seed, "en", "1100,1400")
     page("page-es", training_step("digits-cnn"), "es", "1100,1400", "--force-dark-mode")
 

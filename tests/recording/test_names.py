@@ -365,3 +365,10 @@ def test_a_module_keeps_its_name_before_a_function() -> None:
     assert rec.name(rec.value("/sub.out")) == "sub.out"
     assert rec.has_own_name(rec.value("relu.out"))
     assert not rec.has_own_name(rec.value("sub.out"))
+
+
+def test_a_cross_entropy_without_a_backward_pass_is_the_loss() -> None:
+    net = torch.nn.Linear(2, 3)
+    with oh.recording(net) as recording:
+        torch.nn.functional.cross_entropy(net(torch.ones(4, 2)), torch.tensor([0, 1, 2, 0]))
+    assert recording.value("loss").shape == ()

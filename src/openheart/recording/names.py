@@ -113,8 +113,8 @@ def _losses(facts: Facts, names: Names) -> None:
         names.give(step, f"{name}.grad", seed)
     last: dict[int, Value] = {}
     for call in facts.calls:
-        if call.phase == "loss" and len(call.outputs) == 1:
-            value = call.outputs[0]
+        if call.phase == "loss" and call.outputs:
+            value = call.outputs[0]  # cross entropy gives the weights' total as well
             if value.shape == () and value.dtype.is_floating_point:
                 last[call.step] = value
     for step, value in last.items():
