@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -163,7 +164,7 @@ def test_bad_edits_are_told_in_both_languages(case, call, home) -> None:
 
 # Every refusal has its sentence -----------------------------------------------------------------------------
 
-ROOMS = ("edits", "gradients", "grafts", "hyperparameters", "operate", "program", "running")
+ROOMS = ("aliases", "edits", "gradients", "grafts", "hyperparameters", "operate", "program", "running")
 # A command line cannot say these: functions, modules, recordings in memory, edits of the wrong type.
 ONLY_PYTHON = (
     "is a Python function", "swaps in a module", "recording in memory", "an ablation puts", "has no address:",
@@ -172,29 +173,37 @@ ONLY_PYTHON = (
 )  # fmt: skip
 
 
-def refusals() -> set[str]:
-    """What the surgery can say, each place that differs as {}."""
-    found = set()
+def trees() -> list[ast.Module]:
     folder = Path(surgery.__file__).parent
-    for path in (*(folder / f"{room}.py" for room in ROOMS), folder.parent / "recording" / "lines.py"):
-        tree = ast.parse(path.read_text(encoding="utf-8")) if path.exists() else ast.Module([], [])
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
-                if getattr(node.exc.func, "id", "") != "InterventionError":
-                    continue
-                said = node.exc.args[0]
-                parts = said.values if isinstance(said, ast.JoinedStr) else [said]
-                found.add("".join(str(p.value) if isinstance(p, ast.Constant) else "{}" for p in parts))
-    return found
+    paths = [folder / f"{room}.py" for room in ROOMS]
+    return [ast.parse(path.read_text(encoding="utf-8")) for path in paths if path.exists()]
+
+
+def sentence(node: ast.expr) -> str | None:
+    """A text in the code, each place that differs as {}."""
+    if isinstance(node, ast.JoinedStr):
+        return "".join(str(part.value) if isinstance(part, ast.Constant) else "{}" for part in node.values)
+    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else None
+
+
+def refusals() -> set[str]:
+    """What the surgery raises where it stands."""
+    return {
+        said
+        for tree in trees()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call)
+        if getattr(node.exc.func, "id", "") == "InterventionError"
+        if (said := sentence(node.exc.args[0])) is not None
+    }
 
 
 def test_every_refusal_has_its_sentence_and_no_sentence_is_stale() -> None:
-    import re
-
     known = {re.sub(r"\{\w+\}", "{}", said) for _, said in ROWS}
     raised = {said for said in refusals() if not any(part in said for part in ONLY_PYTHON)}
     assert raised - known == set(), "say these in a row of cli/refusals.py and in both catalogues"
-    assert known - raised == set()
+    written = {said for tree in trees() for node in ast.walk(tree) if (said := sentence(node)) is not None}
+    assert known - written == set()
 
 
 def test_what_no_row_has_is_told_all_the_same() -> None:

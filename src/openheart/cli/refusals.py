@@ -105,7 +105,7 @@ ROWS: tuple[tuple[str, str], ...] = (
     (
         "gradient",
         (
-            "{name} cannot be edited in this recording: a gradient flows through it to {call}, and "
+            "{name} cannot be edited in this recording: a gradient flows through it{call}, and "
             "the run does not tell which one; edit what goes into it or comes of it, or record the "
             "forward pass alone"
         ),
@@ -136,6 +136,13 @@ ROWS: tuple[tuple[str, str], ...] = (
         (
             "{name} cannot be edited in this recording: what has this name is not all of the gradient that "
             "arrives there; edit {value}, or record without the checkpoint"
+        ),
+    ),
+    (
+        "alias",
+        (
+            "{name} is the very value {whole}, which is read more than once, and the run does not tell by "
+            "which name: edit {value} to change it for all that read it"
         ),
     ),
     (
@@ -266,4 +273,4 @@ def _patterns() -> tuple[tuple[str, re.Pattern[str]], ...]:
 
 def _pattern(said: str) -> str:
     parts = re.split(r"\{(\w+)\}", said)
-    return "".join(f"(?P<{part}>.+?)" if n % 2 else re.escape(part) for n, part in enumerate(parts))
+    return "".join(f"(?P<{part}>.*?)" if n % 2 else re.escape(part) for n, part in enumerate(parts))
