@@ -15,6 +15,7 @@ from openheart.errors import InterventionError, OpaqueError
 from openheart.recording import Call, Recording, Value
 from openheart.recording.addresses import Part, find_part
 from openheart.recording.storages import Life, strided
+from openheart.surgery.aliases import refuse_partial
 from openheart.surgery.edits import Edit
 from openheart.surgery.gradients import Backward, backward_of
 from openheart.surgery.hyperparameters import edit_option, option_of
@@ -96,6 +97,7 @@ class _Surgeon:
             found = [self.recording._named.values[n] for n in names if n in self.recording._named.values]
             return [Part(part.name, value, part.index, part.shape) for value in found]
         self._must_matter(part, edit)
+        refuse_partial(self.recording, part)
         return [part]
 
     def _must_matter(self, part: Part, edit: Edit) -> None:
@@ -145,18 +147,18 @@ class _Surgeon:
         assert made is not None
         call = made[0]
         self.backward.twins.refuse(first.name, call)
-        if call.phase in ("forward", "loss"):
-            gradient = self.backward.gradient(value)
-            self._insert(first.name, value, call, todo, gradient)
-        elif call.phase == "backward" and first.name.endswith(".grad"):
+        if call.phase == "backward" and first.name.endswith(".grad"):
             self._edit_gradient(first, value, call, todo)
         else:
-            self._insert(first.name, value, call, todo, None)
+            self._insert(first.name, value, call, todo)
 
-    def _insert(
-        self, name: str, value: Value, call: Call, todo: list[tuple[Edit, Part]], gradient: Value | None
-    ) -> None:
+    def _insert(self, name: str, value: Value, call: Call, todo: list[tuple[Edit, Part]]) -> None:
         plan = self.plan
+        chain = [_operation(self, value, edit, part) for edit, part in todo]
+        turned = call.phase in ("forward", "loss") and not all(
+            operation.keeps_gradient for operation in chain
+        )
+        gradient = self.backward.gradient(value) if turned else None
         before = plan.fresh()
         if value.id in plan.renamed:
             raise InterventionError(f"{name!r} is edited and swapped or cut at once: do one after the other")
@@ -166,7 +168,6 @@ class _Surgeon:
             plan.names[inner] = before
         for reader in self.backward.saved(value):
             plan.move(reader.id, value.id, before)
-        chain = [_operation(self, value, edit, part) for edit, part in todo]
 
         def forward(run: Run) -> None:
             if before not in run.env:
@@ -178,9 +179,8 @@ class _Surgeon:
                 taken = output
 
         plan.after.setdefault(call.id, []).append(forward)
-        if gradient is None or all(operation.keeps_gradient for operation in chain):
-            return
-        self.redirect(name, value, gradient, chain, call)
+        if gradient is not None:
+            self.redirect(name, value, gradient, chain, call)
 
     def _inner_names(self, name: str, value: Value) -> list[str]:
         """What modules inside of the edited one call the same value: they returned it before the edit."""
@@ -248,7 +248,7 @@ class _Surgeon:
                 "the checkpoint"
             )
         if owner is None or owners <= self.backward.handed(owner):
-            self._insert(first.name, value, call, todo, None)
+            self._insert(first.name, value, call, todo)
             return
         chain = [_operation(self, value, edit, part) for edit, part in todo]
         changed = plan.fresh()
@@ -287,18 +287,20 @@ class Operation:
 def _operation(surgeon: _Surgeon, value: Value, edit: Edit, part: Part) -> Operation:
     if edit.kind == "call":
         return _called(edit, part)
-    mask = _mask(value.shape, part.index)
+    mask = _mask(value, part.index)
     if edit.kind in ("scale", "add"):
         return _scaled(value, edit, part, mask)
     return _set(surgeon, value, edit, part, mask)
 
 
-def _mask(shape: tuple[int, ...], index: Any) -> torch.Tensor:
-    """Where an edit applies: bools of the value's shape."""
-    if index is None:
-        return torch.ones(shape, dtype=torch.bool)
-    mask = torch.zeros(shape, dtype=torch.bool)
-    mask[index] = True
+def _mask(value: Value, index: Any) -> torch.Tensor:
+    """Where an edit applies: bools of the value's shape, laid out in memory as it is.
+
+    What `where` makes has the layout of its mask, and views of it must be possible as they were.
+    """
+    like = torch.empty_strided(value.shape, value.stride, device="meta")
+    mask = torch.zeros_like(like, dtype=torch.bool, device="cpu")
+    mask[... if index is None else index] = True
     return mask
 
 
