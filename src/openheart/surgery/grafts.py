@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -23,7 +23,7 @@ from openheart.surgery.edits import Edit
 from openheart.surgery.plan import Spot
 from openheart.surgery.program import Program, redraws, run_line, same_bits, where
 from openheart.surgery.running import Run
-from openheart.surgery.tracing import Traced
+from openheart.surgery.tracing import Traced, applied
 
 if TYPE_CHECKING:
     from openheart.surgery.operate import Surgeon
@@ -143,7 +143,7 @@ def _swap(surgeon: Surgeon, piece: Piece, edit: Edit) -> None:
     assert last is not None
     like = last[0]
     plan.removed.update(call.id for call in piece.calls)
-    traced = Traced(function, [piece.taken.id], like, piece.given.id)
+    traced = Traced(lambda tensor: _result(function, tensor, edit), [piece.taken.id], like, piece.given.id)
     parameters = list(function.named_parameters()) if isinstance(function, torch.nn.Module) else []
     traced.others = [(parameter, plan.fresh()) for _, parameter in parameters]
     for (name, _), (_, identity) in zip(parameters, traced.others, strict=True):
@@ -180,6 +180,15 @@ def _swap(surgeon: Surgeon, piece: Piece, edit: Edit) -> None:
 
     first = min(call.id for call in tied) if tied else program.made_at[gradient.id]
     plan.before.setdefault(first, []).append(backward)
+
+
+def _result(function: Callable[..., torch.Tensor], tensor: torch.Tensor, edit: Edit) -> torch.Tensor:
+    result = applied(replace(edit, value=function), tensor)
+    if not isinstance(result, torch.Tensor):
+        raise InterventionError(
+            f"{edit.value!r} gives {type(result).__name__}, not a tensor, for {edit.address!r}"
+        )
+    return result
 
 
 def _must_stand_alone(surgeon: Surgeon, piece: Piece) -> None:
@@ -386,7 +395,7 @@ def _handed(surgeon: Surgeon, piece: Piece, tied: Sequence[Call], gradient: Valu
     leaves: dict[int, torch.Tensor] = {}
     for value in inputs:
         leaf = value.data.detach().clone()
-        if value.dtype.is_floating_point or value.dtype.is_complex:
+        if value.origin != "buffer" and (value.dtype.is_floating_point or value.dtype.is_complex):
             leaf.requires_grad_(True)
         leaves[value.id] = leaf
     wanted = [(identity, leaf) for identity, leaf in leaves.items() if leaf.requires_grad]

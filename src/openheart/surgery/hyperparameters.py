@@ -22,6 +22,7 @@ from openheart.errors import InterventionError
 from openheart.recording import Call, OptimizerStep, Recording, Value
 from openheart.surgery.edits import Edit
 from openheart.surgery.plan import Plan
+from openheart.surgery.tracing import applied
 
 __all__ = ["Option", "edit_option", "option_of"]
 
@@ -96,6 +97,10 @@ def _change(plan: Plan, options: dict[str, Any], edit: Edit, option: Option) -> 
 
 
 def _changed(old: Any, edit: Edit) -> Any:
+    if edit.kind in ("scale", "add") and not (
+        isinstance(old, (int, float)) and isinstance(edit.value, (int, float))
+    ):
+        raise InterventionError(f"{edit.address!r} is {old!r}; {edit!r} makes no number of it")
     if edit.kind == "set":
         new = edit.value
     elif edit.kind == "scale":
@@ -103,7 +108,7 @@ def _changed(old: Any, edit: Edit) -> Any:
     elif edit.kind == "add":
         new = old + edit.value
     elif edit.kind == "call":
-        new = edit.value(old)
+        new = applied(edit, old)
     elif edit.kind == "ablate" and edit.value == "zero":
         new = 0.0
     else:

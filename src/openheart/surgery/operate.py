@@ -22,7 +22,7 @@ from openheart.surgery.hyperparameters import edit_option, option_of
 from openheart.surgery.plan import Added, Plan, Spot
 from openheart.surgery.program import Program, part_of
 from openheart.surgery.running import Run
-from openheart.surgery.tracing import Traced
+from openheart.surgery.tracing import Traced, applied
 
 __all__ = ["plan_of_edits"]
 
@@ -37,7 +37,15 @@ def plan_of_edits(recording: Recording, program: Program, edits: tuple[Edit, ...
         InterventionError: an edit cannot be; the message says why.
     """
     plan = Plan(next_id=len(program.values))
-    surgeon = _Surgeon(recording, program, plan)
+    try:
+        _plan(_Surgeon(recording, program, plan), edits)
+    except OpaqueError as error:
+        raise InterventionError(f"this cannot be edited in this recording: {error}") from error
+    return plan
+
+
+def _plan(surgeon: Surgeon, edits: tuple[Edit, ...]) -> None:
+    recording, plan = surgeon.recording, surgeon.plan
     by_value: dict[int, tuple[Part, list[tuple[Edit, Part]]]] = {}
     for edit in edits:
         if edit.kind == "cut":
@@ -65,7 +73,6 @@ def plan_of_edits(recording: Recording, program: Program, edits: tuple[Edit, ...
             surgeon.edit_leaf(first.value, todo)
         else:
             surgeon.edit_made(first, todo)
-    return plan
 
 
 class _Surgeon:
@@ -370,7 +377,7 @@ def _called(edit: Edit, part: Part) -> Operation:
 
     def function(tensor: torch.Tensor) -> torch.Tensor:
         given = tensor if part.index is None else tensor[part.index]
-        result = edit.value(given)
+        result = applied(edit, given)
         result = fitting(result, part, part.value, edit)
         if part.index is None:
             return result.to(tensor.dtype).expand(tensor.shape)
@@ -393,14 +400,12 @@ def _on_tensor(surgeon: _Surgeon, tensor: torch.Tensor, edit: Edit, part: Part) 
     at: Any = ... if part.index is None else part.index
     now = tensor[at]
     if edit.kind == "call":
-        tensor[at] = fitting(edit.value(now.clone()), part, part.value, edit)
-    elif edit.kind == "scale":
-        tensor[at] = _kept(now * edit.value, tensor, edit, part)
-    elif edit.kind == "add":
+        tensor[at] = fitting(applied(edit, now.clone()), part, part.value, edit)
+    elif edit.kind in ("scale", "add"):
         amount = edit.value
         if not isinstance(amount, (int, float, complex)):
             amount = fitting(amount, part, part.value, edit)
-        tensor[at] = _kept(now + amount, tensor, edit, part)
+        tensor[at] = _kept(now * amount if edit.kind == "scale" else now + amount, tensor, edit, part)
     elif edit.kind == "ablate" and edit.value == "mean" and tensor.dim():
         tensor[at] = tensor.mean(0, keepdim=True).expand_as(tensor)[at]
     else:

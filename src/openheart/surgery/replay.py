@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from openheart.errors import InterventionError
+from openheart.errors import InterventionError, OpaqueError
 from openheart.recording import Recording
 from openheart.surgery.edits import Edit, edits_from
 from openheart.surgery.operate import plan_of_edits
@@ -47,7 +47,10 @@ def replay(recording: Recording, edits: Any = None, *, fresh_random: bool = Fals
     program = program_of(recording)
     plan = plan_of_edits(recording, program, given) if given else Plan(next_id=len(program.values))
     run = Run(recording, program, plan, whole=not given, fresh_random=fresh_random)
-    run.go()
+    try:
+        run.go()
+    except OpaqueError as error:
+        raise InterventionError(f"the edit reaches numbers that are not there: {error}") from error
     result = Recording(model=recording.model)
     result._later = lambda: run.recording_of()
     result.output = output_of(run)

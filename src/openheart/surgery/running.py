@@ -16,6 +16,7 @@ from openheart.errors import InterventionError, OpaqueError
 from openheart.i18n import message
 from openheart.recording import Call, OptimizerGroup, OptimizerStep, Origin, Recording, Value
 from openheart.recording.build import Facts, Visit
+from openheart.recording.log import is_plain
 from openheart.recording.names import Names
 from openheart.recording.storages import Life, geometry_of
 from openheart.surgery.plan import Added, Plan, Spot
@@ -445,7 +446,7 @@ class _Assembly:
 
 def _made(identity: int, tensor: torch.Tensor, origin: Origin) -> Value:
     geometry = geometry_of(tensor)
-    return Value(identity, tuple(tensor.shape), tensor.dtype, 0, origin, geometry, Life(), tensor)
+    return Value(identity, tuple(tensor.shape), tensor.dtype, 0, origin, geometry, Life(), _kept(tensor))
 
 
 def _other(value: Value, tensor: torch.Tensor) -> Value:
@@ -458,8 +459,13 @@ def _other(value: Value, tensor: torch.Tensor) -> Value:
         value.origin,
         value.geometry,
         Life(),
-        tensor,
+        _kept(tensor),
     )
+
+
+def _kept(tensor: torch.Tensor) -> torch.Tensor | None:
+    """A tensor as a recording keeps it: none of a kind that cannot be read (sparse, nested)."""
+    return tensor if is_plain(tensor) else None
 
 
 def output_of(run: Run) -> Any:

@@ -9,12 +9,33 @@ from typing import Any
 
 import torch
 
+from openheart.errors import InterventionError
 from openheart.recording import Call, Value
 from openheart.recording.build import Facts, build
+from openheart.surgery.edits import Edit
 from openheart.surgery.plan import Added, Spot
 from openheart.surgery.running import Later, Run
 
-__all__ = ["Traced"]
+__all__ = ["Traced", "applied"]
+
+
+def applied(edit: Edit, given: Any) -> Any:
+    """What the function of an edit makes of its argument.
+
+    Raises:
+        InterventionError: it raises an error of its own.
+    """
+    try:
+        return edit.value(given)
+    except Exception as error:
+        if isinstance(error, RuntimeError) and _WRITES in str(error):
+            raise
+        raise InterventionError(
+            f"the function given for {edit.address!r} raises {type(error).__name__}: {error}"
+        ) from error
+
+
+_WRITES = "a leaf Variable that requires grad"
 
 
 class Traced:
@@ -52,7 +73,10 @@ class Traced:
         with run.above():
             # A copy, so that a function that writes to its argument changes nothing that was recorded.
             self.leaves = [tensor.detach().clone() for tensor in taken]
-            for leaf in self.leaves:
+            values = run.program.values
+            for identity, leaf in zip(self.inputs, self.leaves, strict=True):
+                if identity < len(values) and values[identity].origin == "buffer":
+                    continue  # batch normalisation refuses to be asked for its statistics' gradient
                 if leaf.dtype.is_floating_point or leaf.dtype.is_complex:
                     leaf.requires_grad_(True)
             result = self._recorded(Recorder, copied=False)
@@ -77,7 +101,7 @@ class Traced:
                 elif any(len(entry) > 5 and entry[4] for entry in self.recorder.log.entries):
                     result = result.view_as(result)  # read it, so that what was written to its views is seen
         except RuntimeError as error:
-            if copied or "a leaf Variable that requires grad" not in str(error):
+            if copied or _WRITES not in str(error):
                 raise
             return self._recorded(recorder, copied=True)  # it writes to its arguments
         return result
