@@ -330,9 +330,9 @@ def test_gradients_that_cannot_be_read_are_refused() -> None:
         ({"f.weight": lambda part: part.nothing}, "raises AttributeError"),
         ({"f.weight.grad": lambda: 1}, "raises TypeError"),
         ({"lr": lambda rate: rate / 0}, "raises ZeroDivisionError"),
-        ({"f.weight": oh.scale("twice")}, "is none"),  # type: ignore[arg-type]
-        ({"f.weight": oh.scale(torch.ones(7))}, "do not fit"),  # type: ignore[arg-type]
-        ({"lr": oh.scale("twice")}, "makes no number"),  # type: ignore[arg-type]
+        ({"f.weight": oh.scale("twice")}, "is none"),
+        ({"f.weight": oh.scale(torch.ones(7))}, "do not fit"),
+        ({"lr": oh.scale("twice")}, "makes no number"),
         (oh.swap("relu", lambda tensor: tensor.nothing), "raises AttributeError"),
         (oh.swap("relu", lambda tensor: "x"), "not a tensor"),
     ],

@@ -98,7 +98,12 @@ class Edit:
 
 
 def set(value: Any) -> Edit:  # noqa: A001
-    """Puts a number, or a tensor of numbers, in the place of what is there: `{"0.out[:,2]": oh.set(1.5)}`."""
+    """Puts a number, or a tensor of numbers, in the place of what is there: `{"0.out[:,2]": oh.set(1.5)}`.
+
+    It is what `torch.where` would do: the gradient of what was there is zero, and a gradient of zeros is a
+    gradient. An optimizer with weight decay or momentum makes its step with it, and skips a parameter that
+    has none.
+    """
     return Edit("set", value=value)
 
 
