@@ -164,12 +164,16 @@ def test_bad_edits_are_told_in_both_languages(case, call, home) -> None:
 
 # Every refusal has its sentence -----------------------------------------------------------------------------
 
-ROOMS = ("aliases", "edits", "gradients", "grafts", "hyperparameters", "operate", "program", "running")
+ROOMS = (
+    "aliases", "checkpoints", "edits", "fitting", "gradients", "grafts", "hyperparameters", "operate",
+    "operations", "program", "replay", "running", "tracing",
+)  # fmt: skip
 # A command line cannot say these: functions, modules, recordings in memory, edits of the wrong type.
 ONLY_PYTHON = (
     "is a Python function", "swaps in a module", "recording in memory", "an ablation puts", "has no address:",
     "edits are a dict", "an edit is given by address", "has an address of its own",
-    "a patch takes its numbers from",
+    "a patch takes its numbers from", "no edit was given", "the function given", "not a tensor, for",
+    "interventions to take back", "was not edited",
 )  # fmt: skip
 
 

@@ -210,3 +210,18 @@ def test_an_activation_that_is_edited_twice_keeps_a_name_for_each_of_its_numbers
     assert all(twice.name(value) for call in twice.calls for value in call.outputs)
     assert twice.explain("1.out[0,2]").verdict == "exact"
     assert twice.verify().ok
+
+
+def test_swapping_a_module_that_returns_its_argument_is_refused_where_others_read_it_too() -> None:
+    class Residual(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.idle = torch.nn.Linear(2, 2), torch.nn.Identity()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            h = self.first(x)
+            return h + self.idle(h)
+
+    recording = oh.record(Residual(), torch.ones(1, 2))
+    with pytest.raises(oh.InterventionError, match="read more than once"):
+        recording.intervene(oh.swap("idle", "relu"))

@@ -19,6 +19,7 @@ import torch
 from openheart.errors import InterventionError
 from openheart.recording import Call, Value, values_in
 from openheart.recording.addresses import Part, find_part
+from openheart.surgery.aliases import refuse_partial
 from openheart.surgery.edits import Edit
 from openheart.surgery.plan import Spot
 from openheart.surgery.program import Program, redraws, run_line, same_bits, where
@@ -135,6 +136,7 @@ def _swap(surgeon: Surgeon, piece: Piece, edit: Edit) -> None:
     function = _function(edit)
     if not piece.calls:  # the module hands its input on as it is
         part = Part(f"{piece.name}.out", piece.given, None, piece.given.shape)
+        refuse_partial(surgeon.recording, part)
         surgeon.edit_made(part, [(Edit("call", edit.address, value=function), part)])
         return
     recording, plan, program = surgeon.recording, surgeon.plan, surgeon.program

@@ -4,29 +4,23 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
-
 import torch
 
 from openheart.errors import InterventionError, OpaqueError
 from openheart.recording import Call, Recording, Value
-from openheart.recording.addresses import Part, find_part
+from openheart.recording.addresses import Part
 from openheart.recording.storages import Life, strided
 from openheart.surgery.aliases import refuse_partial
 from openheart.surgery.edits import Edit
+from openheart.surgery.fitting import change_tensor, like_recorded
 from openheart.surgery.gradients import Backward, backward_of
 from openheart.surgery.hyperparameters import edit_option, option_of
-from openheart.surgery.plan import Added, Plan, Spot
+from openheart.surgery.operations import Operation, operation_of
+from openheart.surgery.plan import Plan
 from openheart.surgery.program import Program, part_of
 from openheart.surgery.running import Run
-from openheart.surgery.tracing import Traced, applied
 
 __all__ = ["plan_of_edits"]
-
-aten = torch.ops.aten
 
 
 def plan_of_edits(recording: Recording, program: Program, edits: tuple[Edit, ...]) -> Plan:
@@ -127,7 +121,7 @@ class _Surgeon:
         tensor = like_recorded(value)
         with torch.no_grad(), torch._C._DisableTorchDispatch():
             for edit, part in todo:
-                _on_tensor(self, tensor, edit, part)
+                change_tensor(self.recording, tensor, edit, part)
         self.plan.leaves[value.id] = tensor
         peers = [
             other
@@ -161,7 +155,7 @@ class _Surgeon:
 
     def _insert(self, name: str, value: Value, call: Call, todo: list[tuple[Edit, Part]]) -> None:
         plan = self.plan
-        chain = [_operation(self, value, edit, part) for edit, part in todo]
+        chain = [operation_of(self.recording, value, edit, part) for edit, part in todo]
         turned = call.phase in ("forward", "loss") and not all(
             operation.keeps_gradient for operation in chain
         )
@@ -257,7 +251,7 @@ class _Surgeon:
         if owner is None or owners <= self.backward.handed(owner):
             self._insert(first.name, value, call, todo)
             return
-        chain = [_operation(self, value, edit, part) for edit, part in todo]
+        chain = [operation_of(self.recording, value, edit, part) for edit, part in todo]
         changed = plan.fresh()
         plan.names[first.name] = changed
         for taker in self.backward.takers(owner, value):
@@ -274,251 +268,3 @@ class _Surgeon:
 
 
 Surgeon = _Surgeon
-
-
-# Operations -------------------------------------------------------------------------------------------------
-
-
-@dataclass(slots=True, eq=False)
-class Operation:
-    """One edit of a value that a call made, as calls: forward, and what it does to the gradient.
-
-    `forward(run, taken, output, like)` makes the value `output` of the value `taken`; `backward` likewise.
-    """
-
-    forward: Callable[[Run, int, int, Call], None]
-    backward: Callable[[Run, int, int, Call], None]
-    keeps_gradient: bool = False
-
-
-def _operation(surgeon: _Surgeon, value: Value, edit: Edit, part: Part) -> Operation:
-    if edit.kind == "call":
-        return _called(edit, part)
-    mask = _mask(value, part.index)
-    if edit.kind in ("scale", "add"):
-        return _scaled(value, edit, part, mask)
-    return _set(surgeon, value, edit, part, mask)
-
-
-def _mask(value: Value, index: Any) -> torch.Tensor:
-    """Where an edit applies: bools of the value's shape, laid out in memory as it is.
-
-    What `where` makes has the layout of its mask, and views of it must be possible as they were.
-    """
-    like = torch.empty_strided(value.shape, value.stride, device="meta")
-    mask = torch.zeros_like(like, dtype=torch.bool, device="cpu")
-    mask[... if index is None else index] = True
-    return mask
-
-
-def _set(surgeon: _Surgeon, value: Value, edit: Edit, part: Part, mask: torch.Tensor) -> Operation:
-    averaged = edit.kind == "ablate" and edit.value == "mean" and bool(value.shape)
-    number = None if averaged else _numbers(surgeon, value, edit, part)
-    made: list[Added] = []
-
-    def forward(run: Run, taken: int, output: int, like: Call) -> None:
-        if number is None:
-            mean, _ = run.call(aten.mean.dim, (Spot(taken), [0], True), like)
-            given = Spot(mean)
-        else:
-            given = run.constant(number, f"{part.name}.edit")
-        made.append(
-            run.call(
-                aten.where.self,
-                (run.constant(mask, f"{part.name}.edit.where"), given, Spot(taken)),
-                like,
-                output,
-            )[1]
-        )
-
-    def backward(run: Run, taken: int, output: int, like: Call) -> None:
-        run.call(
-            aten.masked_fill.Scalar,
-            (Spot(taken), run.constant(mask, f"{part.name}.edit.where"), 0),
-            like,
-            output,
-            forward=made[-1],
-        )
-
-    return Operation(forward, backward)
-
-
-def _scaled(value: Value, edit: Edit, part: Part, mask: torch.Tensor) -> Operation:
-    whole = part.index is None
-    op = aten.mul.Tensor if edit.kind == "scale" else aten.add.Tensor
-    amount = edit.value
-    if not isinstance(amount, (int, float, complex)) or isinstance(amount, bool):
-        given = fitting(amount, part, value, edit)
-        amount = torch.zeros(value.shape, dtype=value.dtype)
-        amount[part.index if part.index is not None else ...] = given
-    elif not value.dtype.is_floating_point and not value.dtype.is_complex and not isinstance(amount, int):
-        raise InterventionError(f"{edit!r}: {part.name!r} holds {value.dtype}, which has no fractions")
-    made: list[Added] = []
-
-    def apply(run: Run, taken: int, output: int, like: Call, forward: Added | None) -> Added:
-        operand = run.constant(amount, f"{part.name}.edit") if isinstance(amount, torch.Tensor) else amount
-        changed, call = run.call(op, (Spot(taken), operand), like, output if whole else None, forward=forward)
-        if whole:
-            return call
-        parts = (run.constant(mask, f"{part.name}.edit.where"), Spot(changed), Spot(taken))
-        return run.call(aten.where.self, parts, like, output, forward=forward)[1]
-
-    def forward(run: Run, taken: int, output: int, like: Call) -> None:
-        made.append(apply(run, taken, output, like, None))
-
-    def backward(run: Run, taken: int, output: int, like: Call) -> None:
-        apply(run, taken, output, like, made[-1])
-
-    return Operation(forward, backward, keeps_gradient=edit.kind == "add")
-
-
-def _called(edit: Edit, part: Part) -> Operation:
-    traced: list[Traced] = []
-
-    def function(tensor: torch.Tensor) -> torch.Tensor:
-        given = tensor if part.index is None else tensor[part.index]
-        result = applied(edit, given)
-        result = fitting(result, part, part.value, edit)
-        if part.index is None:
-            return result.to(tensor.dtype).expand(tensor.shape)
-        changed = tensor.clone()
-        changed[part.index] = result.to(tensor.dtype)
-        return changed
-
-    def forward(run: Run, taken: int, output: int, like: Call) -> None:
-        traced.append(Traced(function, [taken], like, output))
-        traced[-1].forward(run)
-
-    def backward(run: Run, taken: int, output: int, _like: Call) -> None:
-        traced[-1].backward(run, taken, [output])
-
-    return Operation(forward, backward)
-
-
-def _on_tensor(surgeon: _Surgeon, tensor: torch.Tensor, edit: Edit, part: Part) -> None:
-    """Changes a leaf's numbers, in place."""
-    at: Any = ... if part.index is None else part.index
-    now = tensor[at]
-    if edit.kind == "call":
-        tensor[at] = fitting(applied(edit, now.clone()), part, part.value, edit)
-    elif edit.kind in ("scale", "add"):
-        amount = edit.value
-        if not isinstance(amount, (int, float, complex)):
-            amount = fitting(amount, part, part.value, edit)
-        tensor[at] = _kept(now * amount if edit.kind == "scale" else now + amount, tensor, edit, part)
-    elif edit.kind == "ablate" and edit.value == "mean" and tensor.dim():
-        tensor[at] = tensor.mean(0, keepdim=True).expand_as(tensor)[at]
-    else:
-        numbers = _numbers(surgeon, part.value, edit, part)
-        tensor[at] = numbers[at] if numbers.dim() else numbers
-
-
-def _kept(result: torch.Tensor, tensor: torch.Tensor, edit: Edit, part: Part) -> torch.Tensor:
-    if result.dtype != tensor.dtype and not tensor.dtype.is_floating_point:
-        raise InterventionError(f"{edit!r}: {part.name!r} holds {tensor.dtype}, which cannot hold the result")
-    return result
-
-
-def _numbers(surgeon: _Surgeon, value: Value, edit: Edit, part: Part) -> torch.Tensor:
-    """What is put into a value, as a tensor of its shape (what lies outside of the part does not matter)."""
-    if edit.kind == "ablate":
-        return torch.zeros(value.shape, dtype=value.dtype)
-    if edit.kind == "freeze":
-        first = surgeon.recording._named.values.get(part.name)
-        if first is not None and first.origin == "parameter":
-            return first.data
-        return value.data
-    if edit.kind == "patch":
-        return _transplant(value, edit, part)
-    given = fitting(edit.value, part, value, edit)
-    if given.dim() == 0:
-        return given
-    numbers = torch.zeros(value.shape, dtype=value.dtype)
-    numbers[... if part.index is None else part.index] = given
-    return numbers
-
-
-def _transplant(value: Value, edit: Edit, part: Part) -> torch.Tensor:
-    other = edit.other
-    if isinstance(other, str):
-        from openheart.recording.saving import load
-
-        other = load(other)
-    if not isinstance(other, Recording):
-        raise InterventionError(f"a patch takes its numbers from a Recording or a file of one, not {other!r}")
-    source = find_part(other._named, edit.value if edit.value is not None else edit.address or "")
-    if edit.value is None:
-        numbers = source.value.data
-        if tuple(numbers.shape) != value.shape or numbers.dtype != value.dtype:
-            raise InterventionError(
-                f"{part.name!r} has the shape {value.shape} ({value.dtype}) here and {tuple(numbers.shape)} "
-                f"({numbers.dtype}) in the other recording: they must be the same"
-            )
-        return numbers
-    taken = source.value.data[... if source.index is None else source.index]
-    numbers = torch.zeros(value.shape, dtype=value.dtype)
-    numbers[... if part.index is None else part.index] = fitting(taken, part, value, edit)
-    return numbers
-
-
-def fitting(given: Any, part: Part, value: Value, edit: Edit) -> torch.Tensor:
-    """A number or tensor of the value's dtype that fits the part.
-
-    Raises:
-        InterventionError: its shape or its dtype does not fit.
-    """
-    if (
-        type(given) is float
-        and value.dtype == torch.float32
-        and (abs(given) < 1e38 or not math.isfinite(given))
-    ):
-        return torch.tensor(given)
-    try:
-        tensor = given if isinstance(given, torch.Tensor) else torch.as_tensor(given)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise InterventionError(
-            f"{part.name!r} is set to numbers, and {given!r} is none (a number, a list or a tensor is)"
-        ) from error
-    if not isinstance(given, torch.Tensor) and tensor.dtype.is_floating_point:
-        tensor = torch.as_tensor(given, dtype=torch.float64)
-    shape = tuple(tensor.shape)
-    if not _broadcasts(shape, part.shape):
-        raise InterventionError(
-            f"numbers of shape {shape} do not fit {edit.address!r}, which has the shape {part.shape}"
-        )
-    kinds = (_rank(tensor.dtype), _rank(value.dtype))
-    if kinds[0] > kinds[1]:
-        whole = tensor.dtype.is_floating_point and kinds[1] == 1 and bool((tensor == tensor.trunc()).all())
-        if not whole:
-            raise InterventionError(
-                f"{part.name!r} holds {value.dtype}, which cannot hold {given!r} ({tensor.dtype})"
-            )
-    fitted = tensor.to(value.dtype)
-    if value.dtype.is_floating_point and bool((torch.isinf(fitted) & ~torch.isinf(tensor)).any()):
-        raise InterventionError(
-            f"{part.name!r} holds {value.dtype}, which has no number as large as {given!r}"
-        )
-    return fitted
-
-
-def _rank(dtype: torch.dtype) -> int:
-    if dtype == torch.bool:
-        return 0
-    return 3 if dtype.is_complex else 2 if dtype.is_floating_point else 1
-
-
-def _broadcasts(shape: tuple[int, ...], target: tuple[int, ...]) -> bool:
-    if math.prod(shape) == 1 and len(shape) <= len(target):
-        return True
-    if len(shape) > len(target):
-        return False
-    return all(size in (1, wide) for size, wide in zip(reversed(shape), reversed(target), strict=False))
-
-
-def like_recorded(value: Value) -> torch.Tensor:
-    """A copy of a value's numbers, laid out in memory as they were."""
-    try:
-        data = value.data
-    except OpaqueError as error:
-        raise InterventionError(f"a value cannot be edited whose numbers are not there: {error}") from error
-    return data.detach().clone()

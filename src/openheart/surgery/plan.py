@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from openheart.recording import Call
 if TYPE_CHECKING:
     from openheart.surgery.running import Run
 
-__all__ = ["Added", "Event", "Plan", "Spot"]
+__all__ = ["Added", "Event", "Later", "Plan", "Spot"]
 
 Event = Callable[["Run"], None]
 """Something done while the program runs: it reads and writes its numbers, and notes calls of its own."""
@@ -45,6 +45,13 @@ class Added:
     like: Call
     phase: Any = None
     forward: Added | int | None = None
+
+
+class Later:
+    """Calls that are known once the whole run has been seen: `expand` gives them."""
+
+    def expand(self) -> Iterator[Added]:
+        raise NotImplementedError
 
 
 @dataclass(slots=True, eq=False)

@@ -8,11 +8,12 @@ from typing import Any
 
 from openheart.errors import InterventionError, OpaqueError
 from openheart.recording import Recording
+from openheart.surgery.assembly import assembled, output_of
 from openheart.surgery.edits import Edit, edits_from
 from openheart.surgery.operate import plan_of_edits
 from openheart.surgery.plan import Plan
 from openheart.surgery.program import program_of
-from openheart.surgery.running import Run, output_of
+from openheart.surgery.running import Run
 
 __all__ = ["intervene", "replay", "undo"]
 
@@ -52,7 +53,7 @@ def replay(recording: Recording, edits: Any = None, *, fresh_random: bool = Fals
     except OpaqueError as error:
         raise InterventionError(f"the edit reaches numbers that are not there: {error}") from error
     result = Recording(model=recording.model)
-    result._later = lambda: run.recording_of()
+    result._later = lambda: assembled(run)
     result.output = output_of(run)
     result.before = recording
     result.edits = given

@@ -13,8 +13,8 @@ from openheart.errors import InterventionError
 from openheart.recording import Call, Value
 from openheart.recording.build import Facts, build
 from openheart.surgery.edits import Edit
-from openheart.surgery.plan import Added, Spot
-from openheart.surgery.running import Later, Run
+from openheart.surgery.plan import Added, Later, Spot
+from openheart.surgery.running import Run
 
 __all__ = ["Traced", "applied"]
 
