@@ -252,6 +252,25 @@ ROWS: tuple[tuple[str, str], ...] = (
         "file.lacks",
         "{file}: the edit {edit} has no address",
     ),
+    (
+        "there",
+        "the edit reaches numbers that are not there: {reason}",
+    ),
+    (
+        "there",
+        "this cannot be edited in this recording: {reason}",
+    ),
+    (
+        "twice",
+        (
+            "{name} cannot be edited: {call} is computed in the forward pass and again in the backward pass, as "
+            "in a checkpoint: edit what goes into the checkpoint or comes of it, or record without it"
+        ),
+    ),
+    (
+        "option.number",
+        "{address} is {old}; {edit} makes no number of it",
+    ),
 )
 
 
