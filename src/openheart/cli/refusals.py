@@ -263,8 +263,8 @@ ROWS: tuple[tuple[str, str], ...] = (
     (
         "twice",
         (
-            "{name} cannot be edited: {call} is computed in the forward pass and again in the backward pass, as "
-            "in a checkpoint: edit what goes into the checkpoint or comes of it, or record without it"
+            "{name} cannot be edited: {call} is computed in the forward pass and again in the backward pass, "
+            "as in a checkpoint: edit what goes into the checkpoint or comes of it, or record without it"
         ),
     ),
     (
