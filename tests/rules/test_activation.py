@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from tests.rules.harness import audit, gradients
 from torch.nn import functional as F
+
+import openheart as oh
 
 FLOATS = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
@@ -77,3 +80,14 @@ def test_in_place() -> None:
 def test_prelu_slopes_by_channel() -> None:
     x, weight = torch.randn(3, 4, 5), torch.rand(4)
     audit(gradients(F.prelu, x, weight), covers=["_prelu_kernel", "_prelu_kernel_backward"])
+
+
+@pytest.mark.parametrize("function", [torch.tanh, torch.sigmoid])
+def test_the_gradient_of_a_complex_activation_is_conjugated(function: Any) -> None:
+    numbers = torch.randn(5, dtype=torch.complex64, generator=torch.Generator().manual_seed(0))
+    numbers.requires_grad_(True)
+    with oh.recording() as recording:
+        function(numbers).abs().sum().backward()
+    checked = recording.verify()
+    assert checked.ok
+    assert checked.opaque == 0

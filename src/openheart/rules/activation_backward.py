@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from openheart.formula.expr import Expr, Number, expr, named, where
-from openheart.formula.functions import erf, exp, log1p, sigmoid, tanh
+from openheart.formula.functions import conj, erf, exp, log1p, sigmoid, tanh
 from openheart.rules.activation import ROOT_2_OVER_PI, ROOT_HALF, like
 from openheart.rules.registry import rule, value_of
 from openheart.rules.rows import held, row, stored
@@ -58,6 +58,19 @@ def log_sigmoid_backward(grad_output: Any, self: Any, buffer: Any) -> Expr:
     return grad_output * where(self < 0, 1 - share, share)
 
 
+def sigmoid_backward(grad_output: Any, output: Any, result: Any) -> Expr:
+    # σ′ = (1 − σ)·σ; of a complex number autograd takes the conjugate
+    if output.tensor.kind == "complex":
+        return grad_output * conj((1 - output) * output)
+    return stored(grad_output * (1 - output) * output, result, ("float16",))
+
+
+def tanh_backward(grad_output: Any, output: Any) -> Expr:
+    # tanh′ = 1 − tanh²; of a complex number autograd takes the conjugate
+    slope = 1 - output * output
+    return grad_output * (conj(slope) if output.tensor.kind == "complex" else slope)
+
+
 def silu_backward(grad_output: Any, self: Any) -> Expr:
     # (x·σ(x))′ = σ(x)·(1 + x·(1 − σ(x)))
     s = named("σ", sigmoid(self))
@@ -82,10 +95,8 @@ row("leaky_relu_backward")(
     lambda grad_output, self, negative_slope: where(self > 0, grad_output, grad_output * negative_slope)
 )
 row("elu_backward")(elu_backward)
-row("sigmoid_backward")(
-    lambda grad_output, output, result: stored(grad_output * (1 - output) * output, result, ("float16",))
-)
-row("tanh_backward")(lambda grad_output, output: grad_output * (1 - output * output))
+row("sigmoid_backward")(sigmoid_backward)
+row("tanh_backward")(tanh_backward)
 row("silu_backward")(silu_backward)
 row("gelu_backward")(gelu_backward)
 row("mish_backward")(mish_backward)
