@@ -225,3 +225,9 @@ def test_swapping_a_module_that_returns_its_argument_is_refused_where_others_rea
     recording = oh.record(Residual(), torch.ones(1, 2))
     with pytest.raises(oh.InterventionError, match="read more than once"):
         recording.intervene(oh.swap("idle", "relu"))
+
+
+def test_a_hyperparameter_without_a_step_is_refused_with_the_way_out(iris: oh.Recording) -> None:
+    with pytest.raises(oh.AddressError, match="record the training step"):
+        iris.intervene({"lr": 0.5})
+    assert "edited by oh.set('0.bias', 1.0)" in repr(iris.intervene({"0.bias": 1.0}))

@@ -134,8 +134,11 @@ def check_addresses(recording: Recording, edits: Iterable[Edit]) -> None:
     """
     for edit in edits:
         for address in addresses_of(edit):
-            if edit.kind != "cut" and option_of(recording, address) is not None:
-                continue
+            try:
+                if edit.kind != "cut" and option_of(recording, address) is not None:
+                    continue
+            except AddressError as error:
+                raise AddressError(message("cli.error.edit.no_step", address=address)) from error
             try:
                 find_part(recording._named, address)
             except AddressError as error:

@@ -75,6 +75,11 @@ def to_javascript(
     >>> oh.to_javascript(rec).terms
     3
     """
+    if not isinstance(recording, Recording):
+        raise InputError(
+            f"a live program is made of a recording, not a {type(recording).__name__}; "
+            "`openheart.record(model, x)` makes one"
+        )
     if not recording.calls:
         raise InputError("this recording holds no call: run the network inside `oh.record` or `oh.recording`")
     plan = plan_of(recording, bounds)

@@ -225,4 +225,5 @@ class Recording:
     def __repr__(self) -> str:
         if self._facts is None and self._log is None and self._later is None:
             return "Recording(running)"
-        return f"Recording({len(self.calls)} calls, {len(self.values)} values)"
+        edited = f", edited by {', '.join(map(repr, self.edits))}" if self.edits else ""
+        return f"Recording({len(self.calls)} calls, {len(self.values)} values{edited})"

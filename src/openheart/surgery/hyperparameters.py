@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from openheart.errors import InterventionError
+from openheart.errors import AddressError, InterventionError
 from openheart.recording import Call, OptimizerStep, Recording, Value
 from openheart.surgery.edits import Edit
 from openheart.surgery.plan import Plan
@@ -26,6 +26,7 @@ from openheart.surgery.tracing import applied
 
 __all__ = ["Option", "edit_option", "option_of"]
 
+_USUAL = {"lr", "momentum", "dampening", "nesterov", "betas", "eps", "weight_decay", "alpha", "rho"}
 _ADDRESS = re.compile(
     r"^(?:@(?P<step>\d+)\s+)?(?:optimizer\.)?(?:group_(?P<group>\d+)\.)?(?P<name>[A-Za-z]\w*)(?:\[(?P<place>\d+)\])?$"
 )
@@ -44,10 +45,15 @@ class Option:
 def option_of(recording: Recording, address: str) -> Option | None:
     """The hyperparameter that an address means; None if it means something else."""
     match = _ADDRESS.match(address.strip())
-    if match is None or not recording.optimizers:
+    if match is None or address.strip() in recording._named.values:
         return None
     name = match["name"]
-    if address.strip() in recording._named.values:
+    if not recording.optimizers:
+        if name in _USUAL:
+            raise AddressError(
+                f"{address!r} is a hyperparameter of an optimizer's step, and this recording has none: "
+                "record the training step as well, with `oh.recording(model)`"
+            )
         return None
     if not any(name in group.options for step in recording.optimizers for group in step.groups):
         return None
