@@ -97,8 +97,10 @@ class _Surgeon:
             names = [f"@{step} {part.name}.after" if step else f"{part.name}.after" for step in steps]
             found = [self.recording._named.values[n] for n in names if n in self.recording._named.values]
             return [Part(part.name, value, part.index, part.shape) for value in found]
-        self._must_matter(part, edit)
-        refuse_partial(self.recording, part)
+        if part.name not in self.program.sound:
+            self._must_matter(part, edit)
+            refuse_partial(self.recording, part)
+            self.program.sound.add(part.name)
         return [part]
 
     def _must_matter(self, part: Part, edit: Edit) -> None:

@@ -51,8 +51,7 @@ def _mask(value: Value, index: Any) -> torch.Tensor:
 
     What `where` makes has the layout of its mask, and views of it must be possible as they were.
     """
-    like = torch.empty_strided(value.shape, value.stride, device="meta")
-    mask = torch.zeros_like(like, dtype=torch.bool, device="cpu")
+    mask = torch.zeros_like(value.data, dtype=torch.bool)
     mask[... if index is None else index] = True
     return mask
 

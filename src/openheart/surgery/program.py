@@ -87,13 +87,14 @@ def run_line(
 class Program:
     """The lines of a recording, in the order of the run; line n is call n.
 
-    `parts` holds what addresses have meant so far.
+    `parts` holds what addresses have meant so far, `sound` the names that were found fit to be edited.
     """
 
     def __init__(self, recording: Recording) -> None:
         self.lines = [Line(call) for call in recording.calls]
         self.values = recording.values
         self.parts: dict[str, Part] = {}
+        self.sound: set[str] = set()
         self.made_at = {identity: line.call.id for line in self.lines for identity in line.outputs}
         self._first_use: dict[int, int] = {}
         for line in self.lines:
