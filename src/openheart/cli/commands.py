@@ -14,6 +14,7 @@ from openheart.errors import AddressError
 from openheart.i18n import message, set_decimal_mark
 from openheart.loading import Run, Subject, open_subject
 from openheart.loading.subject import steps_for
+from openheart.writing import write_text
 
 __all__ = ["completion", "demo", "explain", "patients", "show", "verify"]
 
@@ -254,7 +255,7 @@ def _answer(text: str, output: str | None) -> None:
         return
     path = Path(output).expanduser()
     try:
-        path.write_text(text + "\n", encoding="utf-8")
+        write_text(path, text + "\n")
     except OSError as error:
         raise Complaint(message("cli.error.write", file=path, reason=error.strerror or error)) from error
     sys.stdout.write(message("cli.written", path=path.resolve()) + "\n")

@@ -15,8 +15,10 @@ from typing import Any
 import numpy as np
 
 from openheart.errors import InputError
+from openheart.i18n import message
 from openheart.live.plan import Made, Plan, matters, plan_of, readable
 from openheart.recording import Recording
+from openheart.writing import utf8, write_files
 
 __all__ = ["LIMIT", "LiveProgram", "to_javascript"]
 
@@ -68,7 +70,8 @@ def to_javascript(
     the precisions of the recorded calls, may lie from it. `separate` leaves the numbers out of the module;
     with a path they are written beside it (`program.bin` for `program.js`); `create({ data })` takes them.
 
-    **Raises** `InputError` when the recording takes more than `limit` multiply-adds, or holds no call.
+    **Raises** `InputError` when the recording takes more than `limit` multiply-adds, or holds no call, and
+    `OSError` where a file cannot be written: then no file has changed.
 
     >>> import torch, openheart as oh
     >>> rec = oh.record(torch.nn.Linear(2, 1), torch.ones(1, 2))
@@ -103,11 +106,18 @@ def to_javascript(
         tuple(plan.notes),
     )
     if path is not None:
-        target = Path(path)
-        target.write_text(source, encoding="utf-8")
-        if separate:
-            target.with_suffix(".bin").write_bytes(raw)
+        write_files(_files(Path(path), source, made.data))
     return made
+
+
+def _files(path: Path, source: str, data: bytes | None) -> dict[Path, bytes]:
+    found = {path: utf8(source)}
+    if data is not None:
+        beside = path.with_suffix(".bin")
+        if beside == path:
+            raise InputError(message("live.program_over_numbers", file=path))
+        found[beside] = data
+    return found
 
 
 class _Data:

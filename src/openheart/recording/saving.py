@@ -5,21 +5,17 @@
     run:    JSON, calls with their arguments, values, names
     values: a safetensors file; each tensor is a piece of storage, as bytes, that one or more values lie in
 
-The file is written beside its place and then moved there, so a kill at any moment leaves the old file
-or the new one.
+The checksums are taken first, so that the file is written from its beginning to its end: into a FIFO as well.
 """
 
 # What a recorder needs, PyTorch offers only under underscored names.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
 import struct
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -32,6 +28,7 @@ from openheart.recording.log import is_plain
 from openheart.recording.names import Names
 from openheart.recording.storages import Geometry, Life, geometry_of, strided
 from openheart.recording.values import Call, OptimizerGroup, OptimizerStep, Value
+from openheart.writing import replacing
 
 if TYPE_CHECKING:
     from openheart.recording.recording import Recording
@@ -55,7 +52,7 @@ def save(recording: Recording, path: str | os.PathLike[str]) -> None:
         pieces, places = _pieces(recording.values)
         run = json.dumps(_describe(recording, places), separators=(",", ":"), allow_nan=False).encode()
         try:
-            with _replacing(path) as file:
+            with replacing(path) as file:
                 _write(file, run, pieces)
         except OSError as error:
             raise RecordingFileError(
@@ -87,49 +84,20 @@ def load(path: str | os.PathLike[str]) -> Recording:
 # The container ----------------------------------------------------------------------------------------------
 
 
-@contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[BinaryIO]:
-    """A new file that takes the place of `path` when the block ends, and vanishes if it fails."""
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            Path(temporary).unlink()
-        raise
-    with contextlib.suppress(OSError):  # some file systems cannot sync a folder, and need not
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-
-
 def _write(file: BinaryIO, run: bytes, pieces: list[torch.Tensor]) -> None:
-    blank = {name: {"length": 0, "sha256": "0" * 64} for name in _PARTS}
     table = _safetensors_header(pieces)
+    values = hashlib.sha256(table)
+    for piece in pieces:
+        values.update(piece.cpu().numpy().data)
     lengths = {"run": len(run), "values": len(table) + sum(piece.numel() for piece in pieces)}
-    sums = {"run": hashlib.sha256(run), "values": hashlib.sha256(table)}
-    for name in _PARTS:
-        blank[name]["length"] = lengths[name]
-    size = len(json.dumps(blank))
-    file.write(b"\0" * (_FIXED.size + 32 + size))
+    sums = {"run": hashlib.sha256(run).hexdigest(), "values": values.hexdigest()}
+    header = json.dumps({name: {"length": lengths[name], "sha256": sums[name]} for name in _PARTS}).encode()
+    fixed = _FIXED.pack(MAGIC, VERSION, len(header))
+    file.write(fixed + hashlib.sha256(fixed + header).digest() + header)
     file.write(run)
     file.write(table)
     for piece in pieces:
-        content = piece.cpu().numpy().data
-        sums["values"].update(content)
-        file.write(content)
-    header = json.dumps(
-        {name: {"length": lengths[name], "sha256": sums[name].hexdigest()} for name in _PARTS}
-    ).encode()
-    fixed = _FIXED.pack(MAGIC, VERSION, size)
-    file.seek(0)
-    file.write(fixed + hashlib.sha256(fixed + header).digest() + header)
+        file.write(piece.cpu().numpy().data)
 
 
 def _safetensors_header(pieces: list[torch.Tensor]) -> bytes:

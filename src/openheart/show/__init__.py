@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import tempfile
 from collections.abc import Sequence
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING
 from openheart.i18n import language
 from openheart.printers.page import page
 from openheart.show.document import document
+from openheart.writing import write_text
 
 if TYPE_CHECKING:
     from openheart.recording import Recording
@@ -46,16 +46,7 @@ def to_html(
     """
     text = document(rec, language(lang), title=title, story=story, labels=tuple(labels), digits=digits)
     target = Path(path)
-    handle, beside = tempfile.mkstemp(dir=target.resolve().parent, prefix=f".{target.name}.", suffix=".part")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.chmod(beside, 0o644)
-        os.replace(beside, target)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(beside)
-        raise
+    write_text(target, text)
     return target
 
 

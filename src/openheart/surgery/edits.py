@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from openheart.errors import InterventionError
+from openheart.writing import write_text
 
 if TYPE_CHECKING:
     from openheart.recording import Recording
@@ -207,9 +208,13 @@ def _edit(address: Any, item: Any) -> Edit:
 
 
 def write_edits(edits: Any, path: str | PathLike[str]) -> None:
-    """Writes edits to a JSON file that `read_edits` and `openheart intervene --edits` read."""
+    """Writes edits to a JSON file that `read_edits` and `openheart intervene --edits` read.
+
+    Raises:
+        OSError: it cannot be written; an old file is then as it was.
+    """
     document = {"openheart": "edits", "version": VERSION, "edits": [e.to_dict() for e in edits_from(edits)]}
-    Path(path).write_text(json.dumps(document, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(document, indent=2, allow_nan=False) + "\n")
 
 
 def read_edits(path: str | PathLike[str]) -> tuple[Edit, ...]:

@@ -10,11 +10,12 @@ import time
 
 import torch
 from rich.progress import Progress
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from openheart.patients import patient, patients
 from openheart.patients.anatomy import HERE, Patient
 from openheart.patients.train.fit import Recipe, fit, measure
+from openheart.writing import write_files, write_text
 
 RECIPES = {
     "xor": Recipe(epochs=600, batch=4),
@@ -38,8 +39,8 @@ def train(who: Patient) -> None:
             progress.update(bar, completed=epoch, description=f"{who.name}  loss {loss:.4f}")
 
         model = fit(who, recipe, report)
-    save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, who.weights)
-    who.weights.chmod(0o644)  # safetensors makes its files for the owner only
+    content = save({name: tensor.contiguous() for name, tensor in model.state_dict().items()})
+    write_files({who.weights: content})
     print(f"{row(who)}  {time.perf_counter() - began:.1f} s")
 
 
@@ -63,7 +64,7 @@ def write_table() -> None:
     """Put the table between the two marks of the README."""
     page = HERE / "README.md"
     before, _, after = page.read_text(encoding="utf-8").split(MARK)
-    page.write_text(f"{before}{MARK}\n{table()}\n{MARK}{after}", encoding="utf-8")
+    write_text(page, f"{before}{MARK}\n{table()}\n{MARK}{after}")
 
 
 def main() -> None:
