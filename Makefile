@@ -63,7 +63,7 @@ docs: setup  ## the pages and pictures that the product makes
 	$(BIN)/python scripts/pictures.py
 
 bench: setup  ## every benchmark, side by side with plain PyTorch
-	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+	@for script in $(filter-out %/pytorch_tests.py,$(wildcard benchmarks/*.py)); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 zoo: setup  ## whole published architectures, explained and audited (slow)
 	OMP_NUM_THREADS=$(JOBS) $(BIN)/python -m pytest -m zoo tests -v

@@ -21,6 +21,7 @@ NODE = pytest.mark.skipif(shutil.which("node") is None, reason="no Node on this 
         ("record.py", ("--models", "mlp", "--no-torchlens"), "bare dispatch mode"),
         ("explain.py", (), "conv 512×3×3"),
         ("verify.py", ("--models", "mlp"), "| hand "),
+        ("pytorch_tests.py", (), "| op_db "),
         ("replay.py", ("--models", "mlp"), "forward hook, whole pass"),
         pytest.param("live_program.py", (), "÷ by hand", marks=NODE),
     ],
@@ -40,5 +41,5 @@ def test_a_quick_run(script: str, options: tuple[str, ...], said: str) -> None:
 
 
 def test_every_benchmark_is_run_here() -> None:
-    scripts = {"record.py", "explain.py", "verify.py", "replay.py", "live_program.py"}
+    scripts = {"record.py", "explain.py", "verify.py", "pytorch_tests.py", "replay.py", "live_program.py"}
     assert {path.name for path in BENCHMARKS.glob("*.py")} == scripts
