@@ -139,6 +139,7 @@ def test_a_wrong_kernel_disagrees_and_is_not_hidden() -> None:
     rec = step("seed")
     value = rec.value("1.out")
     before = value.data.clone()
+    verdict = rec.explain("1.out[0,0]").verdict  # exact or within rounding, as this machine's kernel adds up
     try:
         value.data.add_(1e-3)
         e = rec.explain("1.out[0,0]")
@@ -149,7 +150,7 @@ def test_a_wrong_kernel_disagrees_and_is_not_hidden() -> None:
         assert "discrepa" in e.text(lang="es")
     finally:
         value.data.copy_(before)
-    assert rec.explain("1.out[0,0]").verdict == "within rounding"
+    assert rec.explain("1.out[0,0]").verdict == verdict != "disagrees"
 
 
 def test_faces() -> None:
@@ -157,7 +158,7 @@ def test_faces() -> None:
     assert "0.8347" in e.text()
     assert "\\sum" in e.latex()
     assert e.mathml().startswith("<math")
-    assert e.to_dict()["check"]["verdict"] == "within rounding"
+    assert e.to_dict()["check"]["verdict"] == e.verdict
     bundle = e._repr_mimebundle_()
     assert set(bundle) >= {"text/plain", "text/html", "text/latex"}
     assert "<math" in e._repr_html_()

@@ -11,8 +11,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -31,6 +31,7 @@ from openheart.formula.expr import (
 )
 from openheart.formula.functions import TRANSPARENT
 from openheart.formula.instance import Instance, Line
+from openheart.i18n import Message
 from openheart.origins import Names, law_at, made_by, moves
 from openheart.recording import Call, Element, Value
 from openheart.rules.registry import Law
@@ -44,14 +45,6 @@ ExplanationKind = Literal[
 ]
 UNFOLDED = 24
 """At most this many explanations are unfolded under one."""
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """A sentence of the catalogues: its key, and what to fill in."""
-
-    key: str
-    params: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(eq=False)

@@ -26,7 +26,8 @@ def test_formats(call, lang, form) -> None:
     elif form == "latex":
         assert answer.out.count(r"\begin{aligned}") == answer.out.count(r"\end{aligned}") == 1
     else:
-        assert ("dentro del redondeo" if lang == "es" else "within rounding") in answer.out
+        verdicts = ("dentro del redondeo", "exacto") if lang == "es" else ("within rounding", "exact")
+        assert any(f"✓ {verdict} —" in answer.out for verdict in verdicts)  # as this machine's kernel adds up
 
 
 @pytest.mark.parametrize(

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import ast
 import json
-import re
-from pathlib import Path
 
 import pytest
 
 import openheart as oh
-from openheart import surgery
-from openheart.cli.refusals import ROWS, told
-from openheart.i18n import set_language
 from openheart.loading import open_subject
 
 
@@ -160,59 +154,3 @@ def test_bad_edits_are_told_in_both_languages(case, call, home) -> None:
             assert name in answer.err
         said[lang] = answer.err
     assert said["es"] != said["en"]
-
-
-# Every refusal has its sentence -----------------------------------------------------------------------------
-
-ROOMS = (
-    "aliases", "checkpoints", "edits", "fitting", "gradients", "grafts", "hyperparameters", "operate",
-    "operations", "program", "replay", "running", "tracing",
-)  # fmt: skip
-# A command line cannot say these: functions, modules, recordings in memory, edits of the wrong type.
-ONLY_PYTHON = (
-    "is a Python function", "swaps in a module", "recording in memory", "an ablation puts", "has no address:",
-    "edits are a dict", "an edit is given by address", "has an address of its own",
-    "a patch takes its numbers from", "no edit was given", "the function given", "not a tensor, for",
-    "interventions to take back", "was not edited",
-)  # fmt: skip
-
-
-def trees() -> list[ast.Module]:
-    folder = Path(surgery.__file__).parent
-    paths = [folder / f"{room}.py" for room in ROOMS]
-    return [ast.parse(path.read_text(encoding="utf-8")) for path in paths if path.exists()]
-
-
-def sentence(node: ast.expr) -> str | None:
-    """A text in the code, each place that differs as {}."""
-    if isinstance(node, ast.JoinedStr):
-        return "".join(str(part.value) if isinstance(part, ast.Constant) else "{}" for part in node.values)
-    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else None
-
-
-def refusals() -> set[str]:
-    """What the surgery raises where it stands."""
-    return {
-        said
-        for tree in trees()
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call)
-        if getattr(node.exc.func, "id", "") == "InterventionError"
-        if (said := sentence(node.exc.args[0])) is not None
-    }
-
-
-def test_every_refusal_has_its_sentence_and_no_sentence_is_stale() -> None:
-    known = {re.sub(r"\{\w+\}", "{}", said) for _, said in ROWS}
-    raised = {said for said in refusals() if not any(part in said for part in ONLY_PYTHON)}
-    assert raised - known == set(), "say these in a row of cli/refusals.py and in both catalogues"
-    written = {said for tree in trees() for node in ast.walk(tree) if (said := sentence(node)) is not None}
-    assert known - written == set()
-
-
-def test_what_no_row_has_is_told_all_the_same() -> None:
-    set_language("es")
-    try:
-        assert told(oh.InterventionError("the heart beats")).endswith("the heart beats")
-    finally:
-        set_language(None)

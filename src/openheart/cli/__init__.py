@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from openheart.i18n import LANGUAGES, message, set_language
+from openheart.i18n import LANGUAGES, set_language
 
 __all__ = ["main"]
 
@@ -30,7 +30,7 @@ def run(arguments: list[str]) -> int:
     debug = "--debug" in arguments
     try:
         if wrong is not None:
-            raise Complaint(message("cli.error.lang", lang=wrong))
+            raise Complaint("cli.error.lang", asked=wrong)
         code = build().main(arguments, prog_name="openheart", standalone_mode=False)
         sys.stdout.flush()
         return code if isinstance(code, int) else 0

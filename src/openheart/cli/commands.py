@@ -90,7 +90,7 @@ def show(*, model: str, digits: int, output: str | None, **options: Any) -> int:
     path = Path(output).expanduser() if output is not None else Path(f"openheart-{name}.html")
     if not path.resolve().parent.is_dir():
         reason = message("cli.error.write.folder", folder=path.parent)
-        raise Complaint(message("cli.error.write", file=path, reason=reason))
+        raise Complaint("cli.error.write", file=path, reason=reason)
     ran = _record(subject, steps)
     with waiting("cli.progress.writing"):
         try:
@@ -103,7 +103,7 @@ def show(*, model: str, digits: int, output: str | None, **options: Any) -> int:
                 digits=digits,
             )
         except OSError as error:
-            raise Complaint(message("cli.error.write", file=path, reason=error.strerror or error)) from error
+            raise Complaint("cli.error.write", file=path, reason=error.strerror or error) from error
     _answer(message("cli.written", path=path.resolve()), None)
     return 0
 
@@ -201,7 +201,7 @@ def _record(subject: Subject, steps: int) -> Run:
 def _steps_needed(address: str, subject: Subject) -> int:
     steps = steps_for(address)
     if steps and ".after" in address and subject.optimizer is None and subject.loss is not None:
-        raise Complaint(message("cli.error.no_optimizer_after", address=address))
+        raise Complaint("cli.error.no_optimizer_after", address=address)
     return steps
 
 
@@ -257,7 +257,7 @@ def _answer(text: str, output: str | None) -> None:
     try:
         write_text(path, text + "\n")
     except OSError as error:
-        raise Complaint(message("cli.error.write", file=path, reason=error.strerror or error)) from error
+        raise Complaint("cli.error.write", file=path, reason=error.strerror or error) from error
     sys.stdout.write(message("cli.written", path=path.resolve()) + "\n")
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from openheart.errors import OpenheartError
-from openheart.i18n import message
+from openheart.i18n import catalogue, language, message
 
 __all__ = ["Complaint", "complain", "complaint_of", "warn"]
 
@@ -41,10 +41,16 @@ def complaint_of(error: Exception) -> str:
     if isinstance(error, click.ClickException):
         return _of_click(error)
     if isinstance(error, OpenheartError):
-        return str(error)
+        return _of_ours(error)
     said = str(error).strip().splitlines()
     reason = f"{type(error).__name__}: {said[0]}" if said else type(error).__name__
     return message("cli.error.unexpected", reason=reason)
+
+
+def _of_ours(error: OpenheartError) -> str:
+    """Its sentence; where the way out is another one on the command line, the sentence that says so."""
+    there = f"{error.key}.cli"
+    return message(there, **error.params) if there in catalogue(language()) else str(error)
 
 
 def _of_click(error: click.ClickException) -> str:

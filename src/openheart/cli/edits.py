@@ -43,7 +43,7 @@ def edits_of(options: dict[str, Any]) -> tuple[Edit, ...]:
     for kind in EXAMPLES:
         found += [_edit(kind, text.strip()) for text in options[kind]]
     if not found:
-        raise Complaint(message("cli.error.edit.none", example=EXAMPLES["set"]))
+        raise Complaint("cli.error.edit.none", example=EXAMPLES["set"])
     return tuple(found)
 
 
@@ -76,7 +76,7 @@ def _edit(kind: str, text: str) -> Edit:
 
 
 def _malformed(kind: str, text: str) -> Complaint:
-    return Complaint(message("cli.error.edit.form", option=f"--{kind}", given=text, example=EXAMPLES[kind]))
+    return Complaint("cli.error.edit.form", option=f"--{kind}", given=text, example=EXAMPLES[kind])
 
 
 def _file(name: str) -> Path:
@@ -85,9 +85,9 @@ def _file(name: str) -> Path:
         from openheart.loading.trouble import did_you_mean
 
         beside = [each.name for each in path.parent.iterdir()] if path.parent.is_dir() else []
-        raise Complaint(message("cli.error.missing_file", file=name, near=did_you_mean(path.name, beside)))
+        raise Complaint("cli.error.missing_file", file=name, near=did_you_mean(path.name, beside))
     if not path.is_file():
-        raise Complaint(message("cli.error.not_a_file", file=name))
+        raise Complaint("cli.error.not_a_file", file=name)
     return path
 
 
@@ -99,9 +99,7 @@ def _numbers(kind: str, text: str) -> Any:
         given = None
     if not _is_numbers(given) or (kind == "scale" and isinstance(given, list)):
         wanted = "number" if kind == "scale" else "numbers"
-        raise Complaint(
-            message(f"cli.error.edit.{wanted}", option=f"--{kind}", given=text, example=EXAMPLES[kind])
-        )
+        raise Complaint(f"cli.error.edit.{wanted}", option=f"--{kind}", given=text, example=EXAMPLES[kind])
     return given
 
 
@@ -138,7 +136,7 @@ def check_addresses(recording: Recording, edits: Iterable[Edit]) -> None:
                 if edit.kind != "cut" and option_of(recording, address) is not None:
                     continue
             except AddressError as error:
-                raise AddressError(message("cli.error.edit.no_step", address=address)) from error
+                raise AddressError("cli.error.edit.no_step", address=address) from error
             try:
                 find_part(recording._named, address)
             except AddressError as error:

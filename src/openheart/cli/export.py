@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
 from openheart.cli.commands import _answer, _json, _open, _record
 from openheart.cli.complaints import Complaint
 from openheart.cli.progress import waiting
-from openheart.errors import InputError
 from openheart.i18n import message
 from openheart.live import to_javascript
 
@@ -27,15 +25,13 @@ def export(
     path = Path(output).expanduser() if output is not None else Path(f"openheart-{name}.js")
     if not path.resolve().parent.is_dir():
         reason = message("cli.error.write.folder", folder=path.parent)
-        raise Complaint(message("cli.error.write", file=path, reason=reason))
+        raise Complaint("cli.error.write", file=path, reason=reason)
     ran = _record(subject, steps)
     try:
         with waiting("cli.progress.writing"):
             made = to_javascript(ran.recording, path, bounds=bounds, separate=separate, limit=limit)
-    except InputError as error:
-        raise InputError(_told(error, limit)) from error
     except OSError as error:
-        raise Complaint(message("cli.error.write", file=path, reason=error.strerror or error)) from error
+        raise Complaint("cli.error.write", file=path, reason=error.strerror or error) from error
     step = bool(ran.steps) and made.refused is None
     if form == "json":
         about = {
@@ -58,10 +54,3 @@ def export(
         said.append(message("cli.export.frozen", count=len(frozen), first=frozen[0]))
     _answer("\n".join((message("cli.written", path=path.resolve()), *said)), None)
     return 0
-
-
-def _told(error: InputError, limit: int) -> str:
-    terms = re.search(r"takes ([\d,]+) multiply-adds", str(error))
-    if terms is None:
-        return message("cli.error.export.empty")
-    return message("cli.error.export.large", terms=int(terms[1].replace(",", "")), limit=limit)

@@ -14,8 +14,7 @@ from openheart.cli.commands import _answer, _json, _open, _record
 from openheart.cli.complaints import Complaint
 from openheart.cli.edits import check_addresses, edits_of, steps_of
 from openheart.cli.progress import waiting
-from openheart.cli.refusals import told
-from openheart.errors import AddressError, InterventionError, RecordingFileError
+from openheart.errors import AddressError, RecordingFileError
 from openheart.i18n import message
 from openheart.loading import Run, Subject
 from openheart.recording import Recording
@@ -99,27 +98,25 @@ def _freezes_a_parameter(recording: Recording, edits: tuple[Edit, ...]) -> bool:
 
 @contextlib.contextmanager
 def _spoken() -> Iterator[None]:
-    """Has what the surgery refuses told in the reader's language."""
+    """Says of which file it is where a recording cannot be read."""
     try:
         yield
-    except InterventionError as error:
-        raise InterventionError(told(error)) from error
     except RecordingFileError as error:
-        raise Complaint(message("cli.error.edit.recording", reason=error)) from error
+        raise Complaint("cli.error.edit.recording", reason=error) from error
 
 
 def _written(file: str, write: Callable[[Path], None]) -> None:
     try:
         write(Path(file).expanduser())
     except (OSError, RecordingFileError) as error:
-        raise Complaint(message("cli.error.write", file=file, reason=error)) from error
+        raise Complaint("cli.error.write", file=file, reason=error) from error
 
 
 def _can_write(file: str | None) -> None:
     """Whether a file's folder is there: told before the run, which may take long."""
     if file is not None and not Path(file).expanduser().resolve().parent.is_dir():
         reason = message("cli.error.write.folder", folder=Path(file).parent)
-        raise Complaint(message("cli.error.write", file=file, reason=reason))
+        raise Complaint("cli.error.write", file=file, reason=reason)
 
 
 def _notes(notes: list[str]) -> str:

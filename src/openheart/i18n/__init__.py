@@ -15,12 +15,14 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 __all__ = [
     "LANGUAGES",
+    "Message",
     "catalogue",
     "decimal_mark",
     "language",
@@ -93,6 +95,17 @@ def message(key: str, lang: str | None = None, **params: Any) -> str:
     if isinstance(sentence, dict):
         sentence = sentence["one" if params.get("count") == 1 else "other"]
     return sentence.format(**params)
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A sentence of the catalogues that is told when it is read: its key, and what fills it in."""
+
+    key: str
+    params: Mapping[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return message(self.key, **self.params)
 
 
 def _known(lang: str) -> str:

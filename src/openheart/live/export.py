@@ -79,18 +79,12 @@ def to_javascript(
     3
     """
     if not isinstance(recording, Recording):
-        raise InputError(
-            f"a live program is made of a recording, not a {type(recording).__name__}; "
-            "`openheart.record(model, x)` makes one"
-        )
+        raise InputError("error.recording.wanted", verb="to_javascript", kind=type(recording).__name__)
     if not recording.calls:
-        raise InputError("this recording holds no call: run the network inside `oh.record` or `oh.recording`")
+        raise InputError("error.live.empty")
     plan = plan_of(recording, bounds)
     if plan.terms > limit:
-        raise InputError(
-            f"this recording takes {plan.terms:,} multiply-adds, and a live program up to {limit:,}, so that "
-            f"a page answers at once; record fewer samples or steps, or raise the limit (limit={plan.terms})"
-        )
+        raise InputError("error.live.large", terms=plan.terms, limit=limit)
     data = _Data()
     values = [data.row(plan, value.id) for value in recording.values]
     raw = bytes(data.raw)

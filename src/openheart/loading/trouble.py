@@ -16,12 +16,12 @@ __all__ = ["bad_input", "bad_model", "did_you_mean", "reason", "shape_of", "wher
 
 def bad_input(key: str, **params: Any) -> InputError:
     """The error for an input, target, loss or optimizer that cannot be used: the sentence `cli.error.KEY`."""
-    return InputError(message(f"cli.error.{key}", **params))
+    return InputError(f"cli.error.{key}", **params)
 
 
 def bad_model(key: str, **params: Any) -> PatientError:
     """The error for a network that cannot be found or built: the sentence `cli.error.KEY`."""
-    return PatientError(message(f"cli.error.{key}", **params))
+    return PatientError(f"cli.error.{key}", **params)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -40,4 +40,4 @@ def patient(name: str) -> Patient:
 
     near = get_close_matches(name, _BY_NAME, n=1, cutoff=0.4)
     hint = f'did you mean "{near[0]}"?' if near else "one of these?"
-    raise PatientError(f'no patient is called "{name}"; {hint} The patients are: {", ".join(_BY_NAME)}.')
+    raise PatientError("error.patient", name=name, hint=hint, known=", ".join(_BY_NAME))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from openheart.errors import AddressError
+from openheart.i18n import Message
 from openheart.recording.names import Names
 from openheart.recording.values import Element, Value
 
@@ -36,9 +37,7 @@ def split(address: str) -> tuple[str, tuple[int, ...] | None]:
             parts.pop()
         return name, tuple(int(part) for part in parts)
     except ValueError:
-        raise AddressError(
-            f"the index of {address!r} is not a list of whole numbers; write one as in {name}[0,2]", name
-        ) from None
+        raise AddressError("error.address.list", name, address=address, name=name) from None
 
 
 def _tidy(name: str) -> str:
@@ -59,7 +58,7 @@ def find_value(names: Names, address: str) -> Value:
     name, index = split(address)
     value = _named(names, name, index)
     if index is not None:
-        raise AddressError(f"{address!r} is one number; the whole value is {name!r}", name)
+        raise AddressError("error.address.whole", name, address=address, name=name)
     return value
 
 
@@ -77,22 +76,19 @@ def find_element(names: Names, address: str) -> Element:
     if fits:
         return Element(value, tuple(at % size for at, size in zip(given, shape, strict=True)))
     if 0 in shape:
-        raise AddressError(f"no number {address!r}: {name!r} is empty, its shape is {shape}")
+        raise AddressError("error.address.empty", address=address, name=name, shape=shape)
     nearest = _written(name, _nearest_index(given, shape))
     if index is None:
-        raise AddressError(
-            f"{name!r} is not one number: its shape is {shape}; did you mean {nearest!r}?", nearest
-        )
+        raise AddressError("error.address.many", nearest, name=name, shape=shape)
     if len(given) != len(shape):
-        reason = f"{len(given)} indices for {len(shape)} dimensions"
+        reason = Message("error.address.reason.count", {"given": len(given), "wanted": len(shape)})
     else:
         axis = next(
             axis for axis, (at, size) in enumerate(zip(given, shape, strict=True)) if not -size <= at < size
         )
-        reason = f"index {given[axis]} is out of range for dimension {axis} of size {shape[axis]}"
-    raise AddressError(
-        f"no number {address!r}: {reason}; did you mean {nearest!r}? its shape is {shape}", nearest
-    )
+        told = {"index": given[axis], "axis": axis, "size": shape[axis]}
+        reason = Message("error.address.reason.range", told)
+    raise AddressError("error.address.index", nearest, address=address, reason=reason, shape=shape)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +121,9 @@ def find_part(names: Names, address: str) -> Part:
         texts.pop()
     parts = [_index_part(address, name, text) for text in texts]
     if parts.count(Ellipsis) > 1 or len(parts) - parts.count(Ellipsis) > len(shape):
-        raise AddressError(f"{address!r} has {len(parts)} indices, and {name!r} has the shape {shape}", name)
+        raise AddressError(
+            "error.address.indices", name, address=address, given=len(parts), name=name, shape=shape
+        )
     if Ellipsis in parts:
         at = parts.index(Ellipsis)
         parts[at : at + 1] = [slice(None)] * (len(shape) - len(parts) + 1)
@@ -137,7 +135,7 @@ def find_part(names: Names, address: str) -> Part:
             chosen = range(size)[part]
             if not chosen:
                 raise AddressError(
-                    f"{address!r} means no number: dimension {axis} of {name!r} has size {size}", name
+                    "error.address.nothing", name, address=address, axis=axis, name=name, size=size
                 )
             sizes.append(len(chosen))
             found.append(part)
@@ -146,9 +144,14 @@ def find_part(names: Names, address: str) -> Part:
         else:
             nearest = _written(name, (max(-size, min(part, size - 1)) % size,) if len(shape) == 1 else ())
             raise AddressError(
-                f"no number {address!r}: index {part} is out of range for dimension {axis} of size {size}; "
-                f"the shape of {name!r} is {shape}",
+                "error.address.range",
                 nearest,
+                address=address,
+                index=part,
+                axis=axis,
+                size=size,
+                name=name,
+                shape=shape,
             )
     return Part(name, value, tuple(found), tuple(sizes))
 
@@ -165,10 +168,7 @@ def _index_part(address: str, name: str, text: str) -> Any:
             return slice(*numbers)
     except ValueError:
         pass
-    raise AddressError(
-        f"the index of {address!r} holds {text!r}; write numbers and slices, as in {name}[0,2] or {name}[:]",
-        name,
-    )
+    raise AddressError("error.address.slice", name, address=address, part=text, name=name)
 
 
 def address_of(names: Names, element: Element) -> str:
@@ -194,7 +194,7 @@ def _named(names: Names, name: str, index: tuple[int, ...] | None) -> Value:
         return value
     nearest = difflib.get_close_matches(name, names.values, n=1, cutoff=0.0)
     if not nearest:
-        raise AddressError(f"no value is called {name!r}: nothing was recorded")
+        raise AddressError("error.address.nothing_recorded", name=name)
     other = names.values[nearest[0]]
     suggestion = nearest[0]
     if other.shape and 0 not in other.shape:
@@ -203,6 +203,4 @@ def _named(names: Names, name: str, index: tuple[int, ...] | None) -> Value:
             if index is not None
             else suggestion
         )
-    raise AddressError(
-        f"no value is called {name!r}; did you mean {suggestion!r}? its shape is {other.shape}", suggestion
-    )
+    raise AddressError("error.address.unknown", suggestion, name=name, shape=other.shape)

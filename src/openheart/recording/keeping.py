@@ -26,10 +26,7 @@ def check_keep(keep: str, model: torch.nn.Module | None) -> None:
     if keep in ("all", "graph") or keep in paths:
         return
     near = difflib.get_close_matches(keep, ["all", "graph", *paths], n=1, cutoff=0.0)[0]
-    raise InputError(
-        f'keep={keep!r} is neither "all" nor "graph" nor the path of a module of the model; '
-        f"did you mean {near!r}?"
-    )
+    raise InputError("error.keep", keep=keep, near=near)
 
 
 def drop(facts: Facts, keep: str) -> None:

@@ -75,9 +75,7 @@ class Recording:
             self._later = None
         if self._facts is None:
             if self._log is None:
-                raise OpenheartError(
-                    "this recording is still running: read it after the `with` block has ended"
-                )
+                raise OpenheartError("error.running")
             with torch.no_grad(), torch._C._DisableTorchDispatch():
                 self._facts = build(self._log)
             self._log = None

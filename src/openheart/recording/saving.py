@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import torch
 
 from openheart.errors import OpaqueError, RecordingFileError
+from openheart.i18n import Message
 from openheart.recording.build import Facts
 from openheart.recording.encoding import decode, encode, find_op, op_name
 from openheart.recording.log import is_plain
@@ -55,9 +56,7 @@ def save(recording: Recording, path: str | os.PathLike[str]) -> None:
             with replacing(path) as file:
                 _write(file, run, pieces)
         except OSError as error:
-            raise RecordingFileError(
-                f"cannot write the recording to {str(path)!r}: {error.strerror}"
-            ) from error
+            raise RecordingFileError("error.file.write", file=str(path), reason=error.strerror) from error
 
 
 def load(path: str | os.PathLike[str]) -> Recording:
@@ -69,7 +68,7 @@ def load(path: str | os.PathLike[str]) -> Recording:
     try:
         content = Path(path).read_bytes()
     except OSError as error:
-        raise RecordingFileError(f"cannot read {str(path)!r}: {error.strerror}") from error
+        raise RecordingFileError("error.file.read", file=str(path), reason=error.strerror) from error
     parts = _checked_parts(content, str(path))
     try:
         return _rebuild(json.loads(bytes(parts["run"])), parts["values"])
@@ -77,7 +76,7 @@ def load(path: str | os.PathLike[str]) -> Recording:
         # The checksums hold, so these are the bytes that somebody wrote: just not a recording that we can
         # have written.
         raise RecordingFileError(
-            f"{str(path)!r} is whole, but it does not hold a recording of version {VERSION}: {error!r}"
+            "error.file.false", file=str(path), known=VERSION, reason=repr(error)
         ) from error
 
 
@@ -117,24 +116,22 @@ def _safetensors_header(pieces: list[torch.Tensor]) -> bytes:
 
 def _checked_parts(content: bytes, path: str) -> dict[str, memoryview]:
     """The parts of a file, each one's checksum verified."""
-    damaged = f"{path!r} is damaged or cut short ({{}}); record again, or restore it from a copy"
     if content[: len(MAGIC)] != MAGIC[: len(content)] or not content:
-        raise RecordingFileError(
-            f"{path!r} is not an openheart recording; one is written with `rec.save(path)`"
-        )
+        raise RecordingFileError("error.file.foreign", file=path)
     if len(content) < _FIXED.size + 32:
-        raise RecordingFileError(damaged.format("it ends within its header"))
+        raise RecordingFileError(
+            "error.file.damaged", file=path, reason=Message("error.file.damaged.header_end")
+        )
     _, version, size = _FIXED.unpack_from(content)
     start = _FIXED.size + 32
     header = content[start : start + size]
     intact = hashlib.sha256(content[: _FIXED.size] + header).digest() == content[_FIXED.size : start]
     if intact and version > VERSION:
-        raise RecordingFileError(
-            f"{path!r} was written by a newer openheart (format {version}, this one reads {VERSION}): "
-            "upgrade openheart"
-        )
+        raise RecordingFileError("error.file.newer", file=path, version=version, known=VERSION)
     if not intact or version != VERSION:
-        raise RecordingFileError(damaged.format("the checksum of its header does not match"))
+        raise RecordingFileError(
+            "error.file.damaged", file=path, reason=Message("error.file.damaged.header_sum")
+        )
     parts = {}
     view = memoryview(content)
     start += size
@@ -142,10 +139,14 @@ def _checked_parts(content: bytes, path: str) -> dict[str, memoryview]:
         part = view[start : start + about["length"]]
         start += about["length"]
         if len(part) != about["length"] or hashlib.sha256(part).hexdigest() != about["sha256"]:
-            raise RecordingFileError(damaged.format(f"the checksum of its part {name!r} does not match"))
+            raise RecordingFileError(
+                "error.file.damaged", file=path, reason=Message("error.file.damaged.part_sum", {"part": name})
+            )
         parts[name] = part
     if start != len(content):
-        raise RecordingFileError(damaged.format("there is something after its end"))
+        raise RecordingFileError(
+            "error.file.damaged", file=path, reason=Message("error.file.damaged.after_end")
+        )
     return parts
 
 

@@ -81,25 +81,15 @@ class Life:
         later = [undo for undo in self.undos[version:] if _meet(undo.geometry, geometry)]
         for reach, undo in enumerate(later):
             if undo.content is None:
-                raise OpaqueError(
-                    f"a {geometry.dtype} value of shape {geometry.shape} was never initialised before it was "
-                    "overwritten, so its content was not kept; read the value that the next call wrote"
-                )
+                raise OpaqueError("error.value.blank", dtype=geometry.dtype, shape=geometry.shape)
             if undo.geometry == geometry and reach == 0:
                 return undo.content
             if _holds(undo, geometry):
                 return self._rewind(geometry, undo, later[:reach])
         if tensor is None:
-            raise OpaqueError(
-                f"the numbers of this value ({geometry.dtype}, shape {geometry.shape}) are not in the "
-                "recording: it was told not to keep them, or they are of a kind that cannot be read (meta, "
-                'sparse, quantized, a tensor subclass); record with keep="all", from ordinary tensors'
-            )
+            raise OpaqueError("error.value.gone", dtype=geometry.dtype, shape=geometry.shape)
         if not self.intact():
-            raise OpaqueError(
-                f"the numbers of this value ({geometry.dtype}, shape {geometry.shape}) were overwritten in "
-                "place after the recording ended; save it first, or record the code that overwrites too"
-            )
+            raise OpaqueError("error.value.overwritten", dtype=geometry.dtype, shape=geometry.shape)
         if not later:
             return tensor
         return self._rewind(geometry, tensor, later)

@@ -107,7 +107,7 @@ class Value:
                 array = data.resolve_conj().resolve_neg().cpu().numpy()
             except (RuntimeError, TypeError, NotImplementedError) as error:
                 raise OpaqueError(
-                    f"value {self.id} ({self.dtype}, shape {self.shape}) cannot be read as an array: {error}"
+                    "error.value.array", id=self.id, dtype=self.dtype, shape=self.shape, reason=error
                 ) from error
             if self._life.lasting:
                 self._cache["array"] = array

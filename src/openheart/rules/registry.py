@@ -93,8 +93,7 @@ def rule(*overloads: Any, output: Slot = 0) -> Callable[[RuleFunction], RuleFunc
 def add_rule(key: str, output: Slot, made: Rule) -> None:
     if (key, output) in _RULES:
         raise RuleError(
-            f"{key}, output {output}: a second law at {made.source}; the first is at "
-            f"{_RULES[key, output].source}. An output has one law: remove one of the two."
+            "error.rule.second", law=key, output=output, second=made.source, first=_RULES[key, output].source
         )
     _RULES[key, output] = made
 
@@ -161,8 +160,11 @@ def law_of(call: Call, output: int = 0) -> Law | None:
     missing = found.asks - given.keys()
     if missing:
         raise RuleError(
-            f"the law at {found.source} asks for {', '.join(sorted(missing))}, which {call.op} lacks; "
-            f"it has {', '.join(call.arguments)}"
+            "error.rule.arguments",
+            source=found.source,
+            missing=", ".join(sorted(missing)),
+            op=call.op,
+            known=", ".join(call.arguments),
         )
     body = expr(found.function(**{name: given[name] for name in found.asks}))
     return Law(body, at, out[output], precision_of(call, value), found)

@@ -60,7 +60,7 @@ def row(
                     found += 1
                     add_rule(key, slot(schema, output), _rule(function, asked, scalars, "_foreach" in key))
             if not found:
-                raise RuleError(f"no form of '{name}' has the arguments of the law at line {_line(function)}")
+                raise RuleError("error.rule.row", name=name, line=_line(function))
         return function
 
     return register

@@ -22,7 +22,7 @@ from openheart.formula.cutting import cut
 from openheart.formula.evaluate import Fetch, NoLaw, _settle, prepared
 from openheart.formula.expr import Binding, Definition, Expr, Index, Ref, Tensor, walk
 from openheart.formula.precision import FLOAT64, Precision
-from openheart.i18n import message
+from openheart.i18n import Message
 from openheart.origins import law_at
 from openheart.recording import Call, Recording, Value
 from openheart.recording.values import values_in
@@ -60,17 +60,25 @@ class NotAffineError(OpenheartError):
         module: the path of the module whose call it is; "" for the network itself.
         operator: the operator's name.
         reason: the word for it in the catalogues, `collapse.reason.…`.
-        told: what the sentence says: where, operator and reason, in words.
+    `params` holds what the sentence says: where, operator and reason.
     """
 
-    def __init__(
-        self, said: str, module: str, operator: str, reason: str, told: Mapping[str, str] | None = None
-    ) -> None:
-        super().__init__(said)
+    def __init__(self, key: str, module: str, name: str, word: str, **params: Any) -> None:
+        super().__init__(key, **params)
         self.module = module
-        self.operator = operator
-        self.reason = reason
-        self.told = dict(told or {})
+        self.operator = name
+        self.reason = word
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _refusal, (self.key, self.module, self.operator, self.reason, self.params)
+
+    def said(self, key: str) -> NotAffineError:
+        """The same refusal in another sentence."""
+        return _refusal(key, self.module, self.operator, self.reason, self.params)
+
+
+def _refusal(key: str, module: str, name: str, word: str, params: Mapping[str, Any]) -> NotAffineError:
+    return NotAffineError(key, module, name, word, **params)
 
 
 @dataclass(frozen=True, slots=True)
@@ -402,13 +410,14 @@ def refused(recording: Recording, call: Call, why: Refusal) -> NotAffineError:
     """The error for a call that is not affine."""
     module = _module(recording, call.scope)
     named = f"{call.scope} ({module})" if module and call.scope else module or call.scope
-    where = message("collapse.where.module", module=named) if named else message("collapse.where.none")
-    reason = message(f"collapse.reason.{why.reason}", function=why.function)
-    told = {"where": where, "operator": call.name, "reason": reason}
-    said = message("collapse.error.not_affine", **told)
+    where = Message("collapse.where.module", {"module": named}) if named else Message("collapse.where.none")
+    reason = Message(f"collapse.reason.{why.reason}", {"function": why.function})
+    key = "collapse.error.not_affine"
     if call.arguments.get("training") is True or (why.reason == "random" and "drop" in module.lower()):
-        said += " " + message("collapse.error.training")
-    return NotAffineError(said, call.scope, call.name, why.reason, told)
+        key += ".training"
+    return NotAffineError(
+        key, call.scope, call.name, why.reason, where=where, operator=call.name, reason=reason
+    )
 
 
 def _module(recording: Recording, path: str) -> str:

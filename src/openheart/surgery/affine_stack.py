@@ -10,7 +10,6 @@ from typing import Any
 import torch
 
 from openheart.errors import AddressError, InputError, OpenheartError
-from openheart.i18n import message
 from openheart.loading.trouble import did_you_mean, reason
 from openheart.record import recording
 from openheart.recording import Call, Recording, Value
@@ -70,7 +69,7 @@ class Stack:
             except OpenheartError:
                 raise
             except Exception as error:
-                raise InputError(message("collapse.error.run", reason=reason(error))) from error
+                raise InputError("collapse.error.run", reason=reason(error)) from error
 
 
 @contextlib.contextmanager
@@ -98,7 +97,7 @@ def stack_of(model: torch.nn.Module, first: str, last: str, given: Any) -> Stack
         if name not in modules:
             near = did_you_mean(name, modules)
             known = ", ".join(path for path in modules if path) or "–"
-            raise AddressError(message("collapse.error.module", name=name, near=near, known=known))
+            raise AddressError("collapse.error.module", name=name, near=near, known=known)
     row = _row(model, first, last)
     if given is not None:
         named: dict[str, torch.Tensor] = {}
@@ -125,7 +124,7 @@ def _row(model: torch.nn.Module, first: str, last: str) -> tuple[torch.nn.Module
     names = [name for name, _ in parent.named_children()]
     here, there = names.index(one), names.index(two)
     if here > there:
-        raise InputError(message("collapse.error.order", first=first, last=last))
+        raise InputError("collapse.error.order", first=first, last=last)
     return tuple(parent)[here : there + 1]
 
 
@@ -145,7 +144,7 @@ def _drawn(modules: tuple[torch.nn.Module, ...]) -> torch.Tensor:
         if not isinstance(leaf, PASSING):
             break
     named = str(leaf).splitlines()[0] if leaves else "–"
-    raise InputError(message("collapse.error.input", module=named))
+    raise InputError("collapse.error.input", module=named)
 
 
 def segment_between(rec: Recording, first: str, last: str) -> Segment:
@@ -156,10 +155,10 @@ def segment_between(rec: Recording, first: str, last: str) -> Segment:
     source, target = _value(rec, first, "in"), _value(rec, last, "out")
     for name, value in ((first, source), (last, target)):
         if not value.dtype.is_floating_point:
-            raise InputError(message("collapse.error.float", name=name, dtype=str(value.dtype)[6:]))
+            raise InputError("collapse.error.float", name=name, dtype=str(value.dtype)[6:])
     segment = segment_of(rec, source, target)
     if segment is None:
-        raise InputError(message("collapse.error.order", first=first, last=last))
+        raise InputError("collapse.error.order", first=first, last=last)
     for call, _ in segment.calls:
         if draws(call):
             raise refused(rec, call, Refusal("random"))
@@ -169,7 +168,7 @@ def segment_between(rec: Recording, first: str, last: str) -> Segment:
             raise refused(rec, call, Refusal("random"))
         if found == "input":
             said = {"first": first, "last": last, "operator": call.name, "name": rec.name(value)}
-            raise InputError(message("collapse.error.outside", **said))
+            raise InputError("collapse.error.outside", **said)
     return segment
 
 
@@ -178,7 +177,7 @@ def _value(rec: Recording, path: str, side: str) -> Value:
     try:
         return rec.value(name)
     except AddressError:
-        raise InputError(message("collapse.error.not_called", name=path)) from None
+        raise InputError("collapse.error.not_called", name=path) from None
 
 
 def _origin(rec: Recording, value: Value) -> str:

@@ -31,10 +31,7 @@ def refuse_partial(recording: Recording, part: Part) -> None:
         return
     names = (name for name, item in recording._named.values.items() if item is value)
     whole = next((name for name in names if not _partial(recording, name, value)), recording.name(value))
-    raise InterventionError(
-        f"{part.name!r} is the very value {whole!r}, which is read more than once, and the run does not tell "
-        f"by which name: edit {whole!r} to change it for all that read it"
-    )
+    raise InterventionError("error.edit.alias", name=part.name, whole=whole)
 
 
 def _partial(recording: Recording, name: str, value: Value) -> bool:

@@ -35,11 +35,7 @@ class Twins:
             InterventionError: it is.
         """
         if call.id in self.calls or call.id in self.originals:
-            raise InterventionError(
-                f"{name!r} cannot be edited: {where(call)} is computed in the forward pass and again in the "
-                "backward pass, as in a checkpoint: edit what goes into the checkpoint or comes of it, or "
-                "record without it"
-            )
+            raise InterventionError("error.edit.twice", name=name, call=where(call))
 
 
 def twins_of(recording: Recording) -> Twins:

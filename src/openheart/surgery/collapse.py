@@ -18,7 +18,6 @@ import torch
 from openheart.errors import InputError, OpaqueError
 from openheart.formula.instance import Line, Slot
 from openheart.formula.precision import DOUBLE_UNIT, gamma
-from openheart.i18n import message
 from openheart.printers.glyphs import SUBSCRIPTS
 from openheart.surgery.affine_flow import Measured, Segment, segment_of, tracked
 from openheart.surgery.affine_matrix import applied, applied_dense, matrix_of, offset_of
@@ -142,19 +141,19 @@ class Collapse:
         **Raises** `OpaqueError` where it would be too large; `.apply` computes W·x + b all the same.
         """
         if self._weight is None:
-            raise OpaqueError(self._too_large())
+            raise self._too_large()
         return self._weight
 
     @property
     def weight_bound(self) -> torch.Tensor:
         """How far each number of W may lie from the exact one, by float64's rounding; (out, in)."""
         if self._weight_bound is None:
-            raise OpaqueError(self._too_large())
+            raise self._too_large()
         return self._weight_bound
 
-    def _too_large(self) -> str:
+    def _too_large(self) -> OpaqueError:
         rows, columns = math.prod(self.out_shape), math.prod(self.in_shape)
-        return message("collapse.error.large", rows=rows, columns=columns, limit=DENSE)
+        return OpaqueError("collapse.error.large", rows=rows, columns=columns, limit=DENSE)
 
     @property
     def verdict(self) -> Verdict:
@@ -175,7 +174,7 @@ class Collapse:
         single = tuple(given.shape) == self.in_shape
         if not single and tuple(given.shape[1:]) != self.in_shape:
             wanted, found = (tuple(s) for s in (self.in_shape, given.shape))
-            raise InputError(message("collapse.error.apply", wanted=wanted, given=found))
+            raise InputError("collapse.error.apply", wanted=wanted, given=found)
         batch = given[None] if single else given
         if self._weight is not None:
             made = batch.flatten(1) if batch.ndim > 1 else batch[:, None]
@@ -332,7 +331,7 @@ def _batch(segment: Segment) -> tuple[Any, tuple[int, ...], tuple[int, ...]]:
     if len(source.shape) < 2:
         return array[None], source.shape, target.shape
     if not target.shape or target.shape[0] != source.shape[0]:
-        raise InputError(message("collapse.error.batch", input=source.shape, output=target.shape))
+        raise InputError("collapse.error.batch", input=source.shape, output=target.shape)
     return array, source.shape[1:], target.shape[1:]
 
 

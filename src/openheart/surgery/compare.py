@@ -75,10 +75,7 @@ def compare(
     """
     for recording in (before, after):
         if not isinstance(recording, Recording):
-            raise InputError(
-                f"compare takes two recordings, not a {type(recording).__name__}; "
-                "`openheart.record(model, x)` makes one"
-            )
+            raise InputError("error.recording.wanted", verb="compare", kind=type(recording).__name__)
     twins, only_before, only_after = _aligned(before, after)
     kinds = _Kinds(before)
     positions = {name: position for position, name in enumerate(twins)}
@@ -153,9 +150,11 @@ def _chosen(patterns: tuple[str, ...], kinds: dict[str, Kind], alone: tuple[str,
             near = get_close_matches(pattern, names, n=1, cutoff=0.0)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise AddressError(
-                f"no value is called {pattern!r}{hint} (`only` takes names, patterns such as '*.grad', and "
-                f"the kinds {', '.join(KINDS)})",
+                "error.compare.only",
                 near[0] if near else None,
+                name=pattern,
+                hint=hint,
+                kinds=", ".join(KINDS),
             )
         chosen |= found
     return chosen

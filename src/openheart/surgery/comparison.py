@@ -170,8 +170,7 @@ class Comparison:
         for one in self.incomparable:
             if one.name == known:
                 raise OpaqueError(
-                    f"{name!r} cannot be compared ({one.reason}: {one.before} and {one.after}); "
-                    "`.incomparable` lists all such values"
+                    "error.compare.not", name=name, reason=one.reason, before=one.before, after=one.after
                 )
         shape = pair[0].shape
         return [
@@ -212,7 +211,7 @@ class Comparison:
         known = self.before.name(self.before.value(name))
         pair = self._twins.get(known)
         if pair is None:
-            raise AddressError(f"only the first run has a value called {name!r}", None)
+            raise AddressError("error.compare.first", name=name)
         return known, pair
 
     def _within(self, name: str, pair: tuple[Value, Value]) -> int | None:

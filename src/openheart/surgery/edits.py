@@ -70,21 +70,12 @@ class Edit:
         """
         kept: dict[str, Any] = {"edit": self.kind, "address": self.address}
         if self.kind == "call":
-            raise InterventionError(
-                f"the edit of {self.address!r} is a Python function, which a file cannot hold: "
-                "save the numbers that it gives, as oh.set(numbers)"
-            )
+            raise InterventionError("error.edit.file.function", address=self.address)
         if self.kind == "swap" and not isinstance(self.value, str):
-            raise InterventionError(
-                f"the edit of {self.address!r} swaps in a module, which a file cannot hold: name a function "
-                'of torch.nn.functional instead, as in oh.swap("relu", "tanh")'
-            )
+            raise InterventionError("error.edit.file.module", address=self.address)
         if self.kind == "patch":
             if not isinstance(self.other, str):
-                raise InterventionError(
-                    f"the patch of {self.address!r} takes its numbers from a recording in memory: save that "
-                    "one and name its file, as in oh.patch('other.oh', address)"
-                )
+                raise InterventionError("error.edit.file.patch", address=self.address)
             kept["recording"] = self.other
         if self.to is not None:
             kept["to"] = self.to
@@ -124,7 +115,7 @@ def ablate(how: Literal["zero", "mean"] = "zero") -> Edit:
     The mean is taken of the numbers as they would be without this edit, and no gradient flows through it.
     """
     if how not in ("zero", "mean"):
-        raise InterventionError(f'an ablation puts "zero" or "mean" in place of what is there, not {how!r}')
+        raise InterventionError("error.edit.ablation", how=how)
     return Edit("ablate", value=how)
 
 
@@ -176,26 +167,21 @@ def edits_from(given: Any) -> tuple[Edit, ...]:
         return ()
     if isinstance(given, Edit):
         if given.address is None:
-            raise InterventionError(
-                f"{given!r} has no address: give it one, as in {{'0.out[:,2]': {given!r}}}"
-            )
+            raise InterventionError("error.edit.no_address", edit=given)
         return (given,)
     if isinstance(given, Mapping):
         return tuple(_edit(address, item) for address, item in given.items())
     if isinstance(given, (list, tuple)):
         return tuple(edit for item in given for edit in edits_from(item))
-    raise InterventionError(
-        f"edits are a dict by address, such as {{'0.weight[1,0]': 2.0}}, an edit such as oh.cut(...), or a "
-        f"list of these; this is {type(given).__name__}"
-    )
+    raise InterventionError("error.edit.form", kind=type(given).__name__)
 
 
 def _edit(address: Any, item: Any) -> Edit:
     if not isinstance(address, str):
-        raise InterventionError(f"an edit is given by address, a string; this is {address!r}")
+        raise InterventionError("error.edit.address", address=address)
     if isinstance(item, Edit):
         if item.address is not None and item.address != address:
-            raise InterventionError(f"{item!r} has an address of its own; it was given at {address!r}")
+            raise InterventionError("error.edit.own_address", edit=item, address=address)
         return item.at(address)
     if isinstance(item, torch.nn.Module):
         return Edit("swap", address, value=item)
@@ -226,16 +212,14 @@ def read_edits(path: str | PathLike[str]) -> tuple[Edit, ...]:
     try:
         document = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
-        raise InterventionError(f"cannot read the edits in {fspath(path)!r}: {error.strerror}") from error
+        raise InterventionError("error.edit.file", file=fspath(path), reason=error.strerror) from error
     except ValueError as error:
-        raise InterventionError(f"{fspath(path)!r} is not JSON: {error}") from error
+        raise InterventionError("error.edit.file.json", file=fspath(path), reason=error) from error
     listed = document.get("edits") if isinstance(document, dict) else None
     if not isinstance(document, dict) or document.get("openheart") != "edits" or not isinstance(listed, list):
-        raise InterventionError(
-            f"{fspath(path)!r} holds no edits; `openheart.write_edits` writes such a file"
-        )
+        raise InterventionError("error.edit.file.none", file=fspath(path))
     if document.get("version", 0) > VERSION:
-        raise InterventionError(f"{fspath(path)!r} was written by a newer openheart: upgrade openheart")
+        raise InterventionError("error.edit.file.newer", file=fspath(path))
     return tuple(_from_dict(item, fspath(path)) for item in listed)
 
 
@@ -254,13 +238,13 @@ _KINDS: dict[str, Callable[[dict[str, Any]], Edit]] = {
 def _from_dict(item: Any, path: str) -> Edit:
     kind = item.get("edit") if isinstance(item, dict) else None
     if kind not in _KINDS:
-        raise InterventionError(f"{path!r} holds an edit of the kind {kind!r}; known are {', '.join(_KINDS)}")
+        raise InterventionError("error.edit.file.kind", file=path, kind=kind, known=", ".join(_KINDS))
     try:
         edit = _KINDS[kind](item)
     except KeyError as error:
-        raise InterventionError(f"{path!r}: the edit {item!r} lacks {error.args[0]!r}") from error
+        raise InterventionError("error.edit.file.lacks", file=path, edit=item, what=error.args[0]) from error
     if not isinstance(edit.address, str):
-        raise InterventionError(f"{path!r}: the edit {item!r} has no address")
+        raise InterventionError("error.edit.file.address", file=path, edit=item)
     return edit
 
 

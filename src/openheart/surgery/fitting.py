@@ -38,7 +38,7 @@ def change_tensor(recording: Recording, tensor: torch.Tensor, edit: Edit, part: 
 
 def _kept(result: torch.Tensor, tensor: torch.Tensor, edit: Edit, part: Part) -> torch.Tensor:
     if result.dtype != tensor.dtype and not tensor.dtype.is_floating_point:
-        raise InterventionError(f"{edit!r}: {part.name!r} holds {tensor.dtype}, which cannot hold the result")
+        raise InterventionError("error.edit.result", edit=edit, name=part.name, dtype=tensor.dtype)
     return result
 
 
@@ -68,14 +68,18 @@ def _transplant(value: Value, edit: Edit, part: Part) -> torch.Tensor:
 
         other = load(other)
     if not isinstance(other, Recording):
-        raise InterventionError(f"a patch takes its numbers from a Recording or a file of one, not {other!r}")
+        raise InterventionError("error.edit.patch.source", given=other)
     source = find_part(other._named, edit.value if edit.value is not None else edit.address or "")
     if edit.value is None:
         numbers = source.value.data
         if tuple(numbers.shape) != value.shape or numbers.dtype != value.dtype:
             raise InterventionError(
-                f"{part.name!r} has the shape {value.shape} ({value.dtype}) here and {tuple(numbers.shape)} "
-                f"({numbers.dtype}) in the other recording: they must be the same"
+                "error.edit.patch.shape",
+                name=part.name,
+                here=value.shape,
+                dtype=value.dtype,
+                there=tuple(numbers.shape),
+                kind=numbers.dtype,
             )
         return numbers
     taken = source.value.data[... if source.index is None else source.index]
@@ -99,28 +103,22 @@ def fitting(given: Any, part: Part, value: Value, edit: Edit) -> torch.Tensor:
     try:
         tensor = given if isinstance(given, torch.Tensor) else torch.as_tensor(given)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise InterventionError(
-            f"{part.name!r} is set to numbers, and {given!r} is none (a number, a list or a tensor is)"
-        ) from error
+        raise InterventionError("error.edit.numbers", name=part.name, given=given) from error
     if not isinstance(given, torch.Tensor) and tensor.dtype.is_floating_point:
         tensor = torch.as_tensor(given, dtype=torch.float64)
     shape = tuple(tensor.shape)
     if not _broadcasts(shape, part.shape):
-        raise InterventionError(
-            f"numbers of shape {shape} do not fit {edit.address!r}, which has the shape {part.shape}"
-        )
+        raise InterventionError("error.edit.shape", given=shape, address=edit.address, shape=part.shape)
     kinds = (_rank(tensor.dtype), _rank(value.dtype))
     if kinds[0] > kinds[1]:
         whole = tensor.dtype.is_floating_point and kinds[1] == 1 and bool((tensor == tensor.trunc()).all())
         if not whole:
             raise InterventionError(
-                f"{part.name!r} holds {value.dtype}, which cannot hold {given!r} ({tensor.dtype})"
+                "error.edit.hold", name=part.name, dtype=value.dtype, given=given, kind=tensor.dtype
             )
     fitted = tensor.to(value.dtype)
     if value.dtype.is_floating_point and bool((torch.isinf(fitted) & ~torch.isinf(tensor)).any()):
-        raise InterventionError(
-            f"{part.name!r} holds {value.dtype}, which has no number as large as {given!r}"
-        )
+        raise InterventionError("error.edit.large", name=part.name, dtype=value.dtype, given=given)
     return fitted
 
 
@@ -143,5 +141,5 @@ def like_recorded(value: Value) -> torch.Tensor:
     try:
         data = value.data
     except OpaqueError as error:
-        raise InterventionError(f"a value cannot be edited whose numbers are not there: {error}") from error
+        raise InterventionError("error.edit.not_kept", reason=error) from error
     return data.detach().clone()

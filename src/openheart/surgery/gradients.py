@@ -73,16 +73,13 @@ class Backward:
             return None
         if len(candidates) == 1 and not (several and self._listless(made[0])):
             return next(iter(candidates.values()))
-        raise InterventionError(self._unclear(value))
+        raise self._unclear(value)
 
-    def _unclear(self, value: Value) -> str:
-        made = self.recording.maker(value)
-        call = f" to {where(made[0])}" if made is not None else ""
-        return (
-            f"{self.recording.name(value)!r} cannot be edited in this recording: a gradient flows through it"
-            f"{call}, and the run does not tell which one; edit what goes into it or comes of it, or record "
-            "the forward pass alone"
-        )
+    def _unclear(self, value: Value) -> InterventionError:
+        name, made = self.recording.name(value), self.recording.maker(value)
+        if made is None:
+            return InterventionError("error.edit.gradient", name=name)
+        return InterventionError("error.edit.gradient.made", name=name, call=where(made[0]))
 
     def _flows(self, value: Value) -> bool:
         """Whether a gradient may arrive at a value and go on to what made it."""
@@ -186,10 +183,7 @@ class Backward:
                 if not any(leaf in self.owners.get(gradient.id, ()) for leaf in leaves):
                     continue
                 if owned:
-                    raise InterventionError(
-                        f"{self.recording.name(value)!r} cannot be edited in this recording: its gradient is "
-                        "at once the gradient of a parameter and of something else"
-                    )
+                    raise InterventionError("error.edit.gradient.shared", name=self.recording.name(value))
                 found.append(call)
             elif call.phase == "backward":
                 if not self._accumulates(call, shared):
@@ -235,7 +229,7 @@ class Backward:
                 }
             givers |= before
         if not givers.isdisjoint(makers) and not givers <= makers:
-            raise InterventionError(self._unclear(value))
+            raise self._unclear(value)
         return givers <= makers
 
     def _owners(self, gradient: Value) -> set[int]:

@@ -64,8 +64,7 @@ def swap_calls(surgeon: Surgeon, edit: Edit) -> None:
             {call.name.rstrip("_") for call in surgeon.recording.calls if call.name.rstrip("_") in _FUNCTIONS}
         )
         raise InterventionError(
-            f"{edit.address!r} is no module of this network, no class of one, and no operator of its forward "
-            f"pass; activations that ran: {', '.join(activations) or 'none'}"
+            "error.edit.swap.what", name=edit.address, known=", ".join(activations) or "–"
         )
     for piece in pieces:
         _swap(surgeon, piece, edit)
@@ -81,10 +80,7 @@ def _function(edit: Edit) -> Callable[..., torch.Tensor]:
         return lambda tensor: tensor
     if isinstance(by, str) and by in _FUNCTIONS:
         return getattr(torch, by) if by in ("sigmoid", "tanh") else getattr(torch.nn.functional, by)
-    raise InterventionError(
-        f"{by!r} cannot take the place of {edit.address!r}: give a module, a function of a tensor, or one of "
-        f"identity, {', '.join(_FUNCTIONS)}"
-    )
+    raise InterventionError("error.edit.swap.by", by=by, name=edit.address, known=", ".join(_FUNCTIONS))
 
 
 def _pieces(surgeon: Surgeon, what: str) -> list[Piece]:
@@ -155,8 +151,13 @@ def _swap(surgeon: Surgeon, piece: Piece, edit: Edit) -> None:
         result = traced.forward(run)
         if tuple(result.shape) != piece.given.shape or result.dtype != piece.given.dtype:
             raise InterventionError(
-                f"{edit.value!r} gives a tensor of shape {tuple(result.shape)} ({result.dtype}) in the place "
-                f"of {piece.name!r}, which gave {piece.given.shape} ({piece.given.dtype})"
+                "error.edit.swap.shape",
+                by=edit.value,
+                after=tuple(result.shape),
+                kind=result.dtype,
+                name=piece.name,
+                before=piece.given.shape,
+                dtype=piece.given.dtype,
             )
 
     plan.after.setdefault(like.id, []).append(forward)
@@ -188,7 +189,7 @@ def _result(function: Callable[..., torch.Tensor], tensor: torch.Tensor, edit: E
     result = applied(replace(edit, value=function), tensor)
     if not isinstance(result, torch.Tensor):
         raise InterventionError(
-            f"{edit.value!r} gives {type(result).__name__}, not a tensor, for {edit.address!r}"
+            "error.edit.swap.kind", by=edit.value, kind=type(result).__name__, name=edit.address
         )
     return result
 
@@ -199,7 +200,7 @@ def _must_stand_alone(surgeon: Surgeon, piece: Piece) -> None:
     for call in piece.calls:
         surgeon.backward.twins.refuse(piece.name, call)
     if piece.given.id in surgeon.plan.renamed or not inside.isdisjoint(surgeon.plan.removed):
-        raise InterventionError(f"{piece.name!r} is edited twice at once: do one after the other")
+        raise InterventionError("error.edit.together", name=piece.name)
     mine = inside | {call.id for call in _backward_calls(surgeon, piece)}
     mine |= {call.id for call in surgeon.backward.saved(piece.given)}
     for call in piece.calls:
@@ -209,8 +210,7 @@ def _must_stand_alone(surgeon: Surgeon, piece: Piece) -> None:
             for user in surgeon.recording.users(value):
                 if user.id not in mine and user.name != "detach":
                     raise InterventionError(
-                        f"{piece.name!r} cannot be taken out by itself: {where(user)} reads what "
-                        f"{where(call)} makes inside of it"
+                        "error.edit.swap.inside", name=piece.name, reader=where(user), call=where(call)
                     )
 
 
@@ -227,10 +227,7 @@ def _bury(surgeon: Surgeon, piece: Piece, tied: list[Call], taken: Value | None)
             continue
         if any(value.id in dead for value in values_in((call.args, call.kwargs))):
             if call.phase == "optimizer":
-                raise InterventionError(
-                    f"{piece.name!r} has parameters that the optimizer's step updates: record again with "
-                    "what is to take its place, or record without the step"
-                )
+                raise InterventionError("error.edit.swap.updated", name=piece.name)
             plan.removed.add(call.id)
             dead.update(value.id for value in call.outputs)
 
@@ -253,7 +250,7 @@ def cut_edge(surgeon: Surgeon, edit: Edit) -> None:
     for call in piece.calls:
         surgeon.backward.twins.refuse(target.name, call)
     if target.value.id in plan.renamed:
-        raise InterventionError(f"{target.name!r} is edited and cut at once: do one after the other")
+        raise InterventionError("error.edit.together.cut", name=target.name)
     like = piece.calls[-1]
     before, shadow = plan.fresh(), plan.fresh()
     plan.renamed[target.value.id] = before
@@ -289,10 +286,7 @@ def cut_edge(surgeon: Surgeon, edit: Edit) -> None:
         return
     handed = _handed(surgeon, piece, tied, gradient)
     if any(value is gradient for value in handed.values()):
-        raise InterventionError(
-            f"the edge from {edit.address!r} to {edit.to!r} hands the gradient on as it is, so the recorded "
-            "backward pass has no call of its own for it: record the forward pass alone to cut it"
-        )
+        raise InterventionError("error.edit.cut.gradient", name=edit.address, to=edit.to)
     kept, crossing = plan.fresh(), plan.fresh()
     for call in surgeon.backward.takers(target.value, gradient):
         plan.move(call.id, gradient.id, kept)
@@ -349,7 +343,7 @@ def _between(surgeon: Surgeon, source: Part, target: Part) -> Piece:
             calls.append(call)
             needed.update(value.id for value in values_in((call.args, call.kwargs)))
     if not calls or target.value.id not in reached or source.value is target.value:
-        raise InterventionError(f"nothing leads from {source.name!r} to {target.name!r} in the forward pass")
+        raise InterventionError("error.edit.cut.path", name=source.name, to=target.name)
     return Piece(target.name, tuple(reversed(calls)), source.value, target.value)
 
 
@@ -420,8 +414,5 @@ def _handed(surgeon: Surgeon, piece: Piece, tied: Sequence[Call], gradient: Valu
             handed[identity] = gradient
     missing = [value for value in offered if value.shape == piece.taken.shape]
     if missing and piece.taken.id not in handed:
-        raise InterventionError(
-            f"{piece.name!r} cannot be operated on in this recording: autograd, asked again, does not give "
-            "the gradients that were recorded for it; record the forward pass alone"
-        )
+        raise InterventionError("error.edit.gradient.again", name=piece.name)
     return handed

@@ -73,10 +73,10 @@ class PatchGrid:
         if name is not None and name not in self.layers and f"{name}.out" in self.layers:
             name = f"{name}.out"
         if name is None or name not in self.layers:
-            raise AddressError(f"the grid has no layer {layer!r}; it has {', '.join(self.layers)}")
+            raise AddressError("error.grid.layer", layer=layer, known=", ".join(self.layers))
         size = self.recording.value(name).shape[self.dimension]
         if not -size <= position < size:
-            raise AddressError(f"{name!r} has {size} positions along dimension {self.dimension}")
+            raise AddressError("error.grid.position", name=name, size=size, dimension=self.dimension)
         return _slice(name, self.dimension, position % size)
 
     def at(self, layer: int | str, position: int) -> Recording:
@@ -156,14 +156,13 @@ def patch_grid(
         InterventionError: the two runs do not fit, or the metric is the same in both.
     """
     if not isinstance(other, Recording):
-        raise InterventionError(f"a patch grid takes its activations from a Recording, not {other!r}")
+        raise InterventionError("error.grid.other", given=other)
     chosen = _layers(recording, what, layers)
     measured = _metric(recording, metric)
     baseline, target = measured.of_recording(recording), _on_other(measured, other)
     if not (math.isfinite(baseline) and math.isfinite(target)) or baseline == target:
         raise InterventionError(
-            f"{measured.name} is {baseline:.6g} in this run and {target:.6g} in the other: there is nothing "
-            "to recover; measure something else, as in metric='output[0,-1,5]'"
+            "error.grid.nothing", metric=measured.name, here=f"{baseline:.6g}", there=f"{target:.6g}"
         )
     sizes = [_size(recording, other, name, positions) for name in chosen]
     raw = torch.full((len(chosen), max(sizes)), math.nan, dtype=torch.float64)
@@ -182,7 +181,7 @@ def patch_grid(
     values = (raw - baseline) / (target - baseline)
     given = tuple(str(label) for label in labels)
     if given and len(given) != max(sizes):
-        raise InterventionError(f"{len(given)} labels were given for {max(sizes)} positions")
+        raise InterventionError("error.grid.labels", given=len(given), count=max(sizes))
     return PatchGrid(
         recording,
         other,
@@ -206,15 +205,9 @@ def _slice(name: str, dimension: int, position: int) -> str:
 def _size(recording: Recording, other: Recording, name: str, dimension: int) -> int:
     value, theirs = find_part(recording._named, name).value, find_part(other._named, name).value
     if value.shape != theirs.shape or value.dtype != theirs.dtype:
-        raise InterventionError(
-            f"{name!r} has the shape {value.shape} here and {theirs.shape} in the other run: give both "
-            "the same shape of input"
-        )
+        raise InterventionError("error.grid.shapes", name=name, here=value.shape, there=theirs.shape)
     if not 0 <= dimension < len(value.shape) or not value.shape[dimension]:
-        raise InterventionError(
-            f"{name!r} has the shape {value.shape}, and no positions along dimension {dimension}: choose "
-            "another with positions="
-        )
+        raise InterventionError("error.grid.no_positions", name=name, shape=value.shape, dimension=dimension)
     return value.shape[dimension]
 
 
@@ -225,23 +218,20 @@ def _layers(recording: Recording, what: str, layers: Sequence[str] | None) -> li
     names = recording._named.values
     if layers is not None:
         if isinstance(layers, str) or not layers:
-            raise InterventionError(f"layers= is a list of addresses or modules, not {layers!r}")
+            raise InterventionError("error.grid.layers", given=layers)
         return [f"{name}.out" if f"{name}.out" in names else _known(recording, name) for name in layers]
     blocks = _blocks(recording)
     if what:
         parts = [f"{name[: -len('out')]}{what}.out" for name in blocks]
         known = [name for name in parts if name in names]
         if not known:
-            raise AddressError(
-                f"no block of this network has a part called {what!r}; the blocks are "
-                f"{', '.join(blocks) or 'none'}: name modules with layers="
-            )
+            raise AddressError("error.grid.part", part=what, blocks=", ".join(blocks) or "–")
         return known
     if blocks:
         return blocks
     found = _leaves(recording)
     if not found:
-        raise InterventionError("this recording has no modules' outputs: name activations with layers=")
+        raise InterventionError("error.grid.no_modules")
     return found
 
 
@@ -310,16 +300,12 @@ def _metric(recording: Recording, metric: Any) -> _Metric:
     names = recording._named.values
     if metric is None:
         if "loss" not in names:
-            raise InterventionError(
-                "this recording has no loss: say what to measure, as in metric='output[0,-1,5]'"
-            )
+            raise InterventionError("error.grid.no_loss")
         metric = "loss"
     if isinstance(metric, str):
         return _of_address(recording, metric)
     if not callable(metric):
-        raise InterventionError(
-            f"a metric is an address such as 'output[0,-1,5]' or a function, not {metric!r}"
-        )
+        raise InterventionError("error.grid.metric.kind", given=metric)
     name = getattr(metric, "__name__", type(metric).__name__)
     try:
         _number(metric(recording), name)
@@ -340,9 +326,7 @@ def _metric(recording: Recording, metric: Any) -> _Metric:
 def _of_address(recording: Recording, address: str) -> _Metric:
     part = find_part(recording._named, address)
     if math.prod(part.shape) != 1:
-        raise InterventionError(
-            f"a metric is one number, and {address!r} has the shape {part.shape}: add an index"
-        )
+        raise InterventionError("error.grid.metric.shape", address=address, shape=part.shape)
     index = part.index if part.index is not None else ...
     return _Metric(
         address,
@@ -357,11 +341,11 @@ def _number(given: Any, name: str) -> float:
         return float(given.detach())
     if isinstance(given, (int, float)):
         return float(given)
-    raise InterventionError(f"the metric {name} gives {type(given).__name__}, and one number is needed")
+    raise InterventionError("error.grid.metric.gives", metric=name, kind=type(given).__name__)
 
 
 def _on_other(measured: _Metric, other: Recording) -> float:
     try:
         return measured.of_recording(other)
     except (AddressError, IndexError) as error:
-        raise InterventionError(f"{measured.name} cannot be measured in the other run: {error}") from error
+        raise InterventionError("error.grid.metric.other", metric=measured.name, reason=error) from error

@@ -50,10 +50,7 @@ def option_of(recording: Recording, address: str) -> Option | None:
     name = match["name"]
     if not recording.optimizers:
         if name in _USUAL:
-            raise AddressError(
-                f"{address!r} is a hyperparameter of an optimizer's step, and this recording has none: "
-                "record the training step as well, with `oh.recording(model)`"
-            )
+            raise AddressError("error.option.no_step", address=address)
         return None
     if not any(name in group.options for step in recording.optimizers for group in step.groups):
         return None
@@ -63,11 +60,11 @@ def option_of(recording: Recording, address: str) -> Option | None:
     )
     if not steps:
         last = recording.optimizers[-1].step
-        raise InterventionError(f"{address!r}: the optimizer's last step in this recording is @{last}")
+        raise InterventionError("error.option.last_step", address=address, last=last)
     group = None if match["group"] is None else int(match["group"])
     if group is not None and group >= len(recording.optimizers[steps[0]].groups):
         groups = len(recording.optimizers[steps[0]].groups)
-        raise InterventionError(f"{address!r}: the optimizer has {groups} groups, counted from 0")
+        raise InterventionError("error.option.groups", address=address, count=groups)
     return Option(name, None if match["place"] is None else int(match["place"]), group, steps)
 
 
@@ -80,7 +77,9 @@ def edit_option(recording: Recording, plan: Plan, edit: Edit, option: Option) ->
         for place, options in enumerate(new):
             if option.group in (None, place):
                 if option.name not in options:
-                    raise InterventionError(f"{step.kind} has no option {option.name!r} in group {place}")
+                    raise InterventionError(
+                        "error.option.none", kind=step.kind, name=option.name, group=place
+                    )
                 _change(plan, options, edit, option)
         plan.options[number] = new
         if new != old:
@@ -94,7 +93,7 @@ def _change(plan: Plan, options: dict[str, Any], edit: Edit, option: Option) -> 
         return
     if option.place is not None:
         if not isinstance(old, (tuple, list)) or option.place >= len(old):
-            raise InterventionError(f"{edit.address!r}: {option.name} is {old!r}")
+            raise InterventionError("error.option.parts", address=edit.address, name=option.name, old=old)
         parts = list(old)
         parts[option.place] = _changed(parts[option.place], edit)
         options[option.name] = type(old)(parts)
@@ -106,7 +105,7 @@ def _changed(old: Any, edit: Edit) -> Any:
     if edit.kind in ("scale", "add") and not (
         isinstance(old, (int, float)) and isinstance(edit.value, (int, float))
     ):
-        raise InterventionError(f"{edit.address!r} is {old!r}; {edit!r} makes no number of it")
+        raise InterventionError("error.option.number", address=edit.address, old=old, edit=edit)
     if edit.kind == "set":
         new = edit.value
     elif edit.kind == "scale":
@@ -118,17 +117,15 @@ def _changed(old: Any, edit: Edit) -> Any:
     elif edit.kind == "ablate" and edit.value == "zero":
         new = 0.0
     else:
-        raise InterventionError(
-            f"a hyperparameter can be set, scaled or added to; {edit!r} does something else"
-        )
+        raise InterventionError("error.option.kind", edit=edit)
     if isinstance(new, torch.Tensor) and new.numel() == 1:
         new = new.item()
     if isinstance(old, bool) != isinstance(new, bool) or (
         isinstance(old, (int, float)) and not isinstance(new, (int, float))
     ):
-        raise InterventionError(f"{edit.address!r} is {old!r}; it cannot become {new!r}")
+        raise InterventionError("error.option.become", address=edit.address, old=old, new=new)
     if isinstance(new, float) and not math.isfinite(new):
-        raise InterventionError(f"{edit.address!r} is {old!r}; it cannot become {new!r}")
+        raise InterventionError("error.option.become", address=edit.address, old=old, new=new)
     return new
 
 
@@ -138,16 +135,10 @@ def _constants(recording: Recording, plan: Plan, step: OptimizerStep, options: l
     if [call.op for call in before] != [call.op for call in recorded] or any(
         not _same(one, other) for one, other in zip(before, recorded, strict=True)
     ):
-        raise InterventionError(
-            f"{step.kind} does not repeat the calls that were recorded of it, so what other options would "
-            "give cannot be told: record again with these options"
-        )
+        raise InterventionError("error.option.repeat", kind=step.kind)
     after = _calls_of(step, options)
     if [call.op for call in after] != [call.op for call in recorded]:
-        raise InterventionError(
-            f"with these options {step.kind} would make other calls than the ones that were recorded: "
-            "record again with these options"
-        )
+        raise InterventionError("error.option.other_calls", kind=step.kind)
     for call, other in zip(recorded, after, strict=True):
         args = [_merged(one, two) for one, two in zip(call.args, other.args, strict=True)]
         kwargs = {name: _merged(item, other.kwargs[name]) for name, item in call.kwargs.items()}
@@ -179,7 +170,7 @@ def _calls_of(step: OptimizerStep, options: list[dict[str, Any]]) -> list[Call]:
         with record_block() as rec:
             optimizer.step()
     except (TypeError, ValueError, RuntimeError) as error:
-        raise InterventionError(f"{step.kind} cannot make its step with these options: {error}") from error
+        raise InterventionError("error.option.step", kind=step.kind, reason=error) from error
     return [call for call in rec.calls if call.name != "reread"]
 
 
@@ -194,9 +185,7 @@ def _class_of(kind: str) -> type[torch.optim.Optimizer]:
     module, _, name = kind.rpartition(".")
     found = getattr(sys.modules.get(module), name, None)
     if not (isinstance(found, type) and issubclass(found, torch.optim.Optimizer)):
-        raise InterventionError(
-            f"the optimizer {kind} is not here to say what its step would be: import {module}"
-        )
+        raise InterventionError("error.option.not_here", kind=kind, module=module)
     return found
 
 

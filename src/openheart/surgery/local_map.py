@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from openheart.errors import AddressError, InputError
-from openheart.i18n import message
+from openheart.i18n import Message
 from openheart.recording import Element, Recording, Value
 from openheart.surgery.affine import Refusal
 from openheart.surgery.affine_flow import (
@@ -198,17 +198,17 @@ def local_map(
     (True, (1, 2))
     """
     if output is not None and upto is not None:
-        raise InputError(message("local_map.error.both"))
+        raise InputError("local_map.error.both")
     source = _value(recording, input, "input")
     end = output if output is not None else "output" if upto is None else f"{upto}.out"
     target = _value(recording, end, "output")
     for value in (source, target):
         if not value.dtype.is_floating_point:
             said = {"name": recording.name(value), "dtype": str(value.dtype)[6:]}
-            raise InputError(message("local_map.error.float", **said))
+            raise InputError("local_map.error.float", **said)
     segment = segment_of(recording, source, target)
     if segment is None:
-        raise InputError(message("local_map.error.follows", output=end, input=input))
+        raise InputError("local_map.error.follows", output=end, input=input)
     return _mapped(segment, *_sample(segment, sample))
 
 
@@ -216,8 +216,8 @@ def _value(recording: Recording, address: str, side: str) -> Value:
     try:
         return recording.value(address)
     except AddressError as error:
-        said = message(f"local_map.error.{side}", name=address)
-        raise InputError(f"{said} ({error})") from None
+        said = Message(f"local_map.error.{side}", {"name": address})
+        raise InputError("error.because", said=said, reason=error) from None
 
 
 def _sample(segment: Segment, sample: int) -> tuple[int, int]:
@@ -228,9 +228,9 @@ def _sample(segment: Segment, sample: int) -> tuple[int, int]:
     source, target = segment.source.shape, segment.target.shape
     count = source[0] if len(source) > 1 else 1
     if not -count <= sample < count:
-        raise InputError(message("local_map.error.sample", sample=sample, count=count))
+        raise InputError("local_map.error.sample", sample=sample, count=count)
     if count > 1 and (not target or target[0] != count):
-        raise InputError(message("collapse.error.batch", input=source, output=target))
+        raise InputError("collapse.error.batch", input=source, output=target)
     return sample % count, count
 
 
@@ -250,11 +250,9 @@ def _mapped(segment: Segment, sample: int, count: int) -> LocalMap:
             frontier = Frontier(segment.recording, known, x, sample if batched else None, count)
             weight, bias = _among(segment, sample, columns, rows, frontier)
     except MemoryError as error_:
-        told = message("local_map.error.large", count=str(error_), limit=LARGEST)
-        raise InputError(told) from None
+        raise InputError("local_map.error.large", count=str(error_), limit=LARGEST) from None
     except NotAffineError as why:
-        said = message("local_map.error.not_piecewise", **why.told)
-        raise NotAffineError(said, why.module, why.operator, why.reason, why.told) from None
+        raise why.said("local_map.error.not_piecewise") from None
     return _found(segment, sample, in_shape, out_shape, x, weight, bias, frontier)
 
 

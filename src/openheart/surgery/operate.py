@@ -34,7 +34,7 @@ def plan_of_edits(recording: Recording, program: Program, edits: tuple[Edit, ...
     try:
         _plan(_Surgeon(recording, program, plan), edits)
     except OpaqueError as error:
-        raise InterventionError(f"this cannot be edited in this recording: {error}") from error
+        raise InterventionError("error.edit.there", reason=error) from error
     return plan
 
 
@@ -112,9 +112,7 @@ class _Surgeon:
         names = self.recording._named.values
         if names.get("output") is value or names.get("loss") is value:
             return
-        raise InterventionError(
-            f"nothing in this recording reads {part.name!r}, so {edit!r} would change nothing else"
-        )
+        raise InterventionError("error.edit.unread", name=part.name, edit=edit)
 
     # Leaves -------------------------------------------------------------------------------------------------
 
@@ -164,7 +162,7 @@ class _Surgeon:
         gradient = self.backward.gradient(value) if turned else None
         before = plan.fresh()
         if value.id in plan.renamed:
-            raise InterventionError(f"{name!r} is edited and swapped or cut at once: do one after the other")
+            raise InterventionError("error.edit.together.swapped", name=name)
         plan.renamed[value.id] = before
         plan.names[f"{name}.before"] = before
         for inner in self._inner_names(name, value):
@@ -246,9 +244,7 @@ class _Surgeon:
         owners = self.backward.owners.get(value.id, set())
         if owner is not None and not self._is_gradient(owner, value):
             raise InterventionError(
-                f"{first.name!r} cannot be edited in this recording: what has this name is not all of the "
-                f"gradient that arrives there; edit {first.name.removesuffix('.grad')!r}, or record without "
-                "the checkpoint"
+                "error.edit.shares", name=first.name, value=first.name.removesuffix(".grad")
             )
         if owner is None or owners <= self.backward.handed(owner):
             self._insert(first.name, value, call, todo)

@@ -97,7 +97,7 @@ def _scaled(value: Value, edit: Edit, part: Part, mask: torch.Tensor) -> Operati
         amount = torch.zeros(value.shape, dtype=value.dtype)
         amount[part.index if part.index is not None else ...] = given
     elif not value.dtype.is_floating_point and not value.dtype.is_complex and not isinstance(amount, int):
-        raise InterventionError(f"{edit!r}: {part.name!r} holds {value.dtype}, which has no fractions")
+        raise InterventionError("error.edit.fractions", edit=edit, name=part.name, dtype=value.dtype)
     made: list[Added] = []
 
     def apply(run: Run, taken: int, output: int, like: Call, forward: Added | None) -> Added:

@@ -79,9 +79,7 @@ def run_line(
         if isinstance(error, InterventionError):
             raise
         reason = str(error).strip().splitlines()[0]
-        raise InterventionError(
-            f"the edit leads to a call that cannot be: {where(line.call)} says: {reason}"
-        ) from error
+        raise InterventionError("error.edit.call", call=where(line.call), reason=reason) from error
 
 
 class Program:
@@ -175,10 +173,7 @@ def _as_strided(line: Line, env: Tensors, moved: Any) -> list[torch.Tensor]:
     low, high = (edge // value.dtype.itemsize for edge in place.span())
     dense = math.prod(value.shape) == high - low
     if 0 not in size and not (dense and low <= offset and reach < high):
-        raise InterventionError(
-            f"the edit reaches {where(line.call)}, which reads memory around its argument: what would lie "
-            "there cannot be told"
-        )
+        raise InterventionError("error.edit.around", call=where(line.call))
     if geometry_of(tensor) == place:
         return [tensor.as_strided(size, stride, offset)]
     memory = tensor.new_empty(high - low)
@@ -194,10 +189,7 @@ def _rrelu(line: Line, env: Tensors, moved: Any) -> list[torch.Tensor] | None:
     old: Value = arguments["self"]
     tensor = line.read(old, env, moved)
     if not torch.equal(tensor <= 0, old.data <= 0):
-        raise InterventionError(
-            f"the edit changes a sign at {where(line.call)}, and the run drew no slope for that number; "
-            "give fresh_random=True to draw anew"
-        )
+        raise InterventionError("error.edit.slope", call=where(line.call))
     noise = next(
         value.data
         for value, slot in zip(line.call.outputs, line.call.slots, strict=True)

@@ -18,7 +18,6 @@ import torch
 
 from openheart.check import fetcher
 from openheart.errors import AddressError, InputError, OpenheartError
-from openheart.i18n import message
 from openheart.loading.trouble import reason
 from openheart.record import recording
 from openheart.recording import Call, Recording, Value
@@ -116,9 +115,9 @@ def count_regions(
     """
     corners = _corners(low), _corners(high)
     if not all(a is not None for a in corners) or any(a >= b for a, b in zip(*corners, strict=True)):  # type: ignore[arg-type]
-        raise InputError(message("regions.error.box", low=low, high=high))
+        raise InputError("regions.error.box", low=low, high=high)
     if not isinstance(resolution, int) or not 2 <= resolution <= FINEST:
-        raise InputError(message("regions.error.resolution", most=FINEST, given=resolution))
+        raise InputError("regions.error.resolution", most=FINEST, given=resolution)
     (a, b), (c, d) = corners  # type: ignore[misc]
     middle = np.array([[(a + c) / 2, (b + d) / 2]])
     segment = _ran(model, middle)
@@ -159,14 +158,14 @@ def _ran(model: torch.nn.Module, points: Any) -> Segment:
         except OpenheartError:
             raise
         except Exception as error:
-            raise InputError(message("regions.error.input", reason=reason(error))) from error
+            raise InputError("regions.error.input", reason=reason(error)) from error
     try:
         source, target = rec.value("input"), rec.value("output")
     except AddressError as error:
-        raise InputError(message("regions.error.input", reason=error)) from error
+        raise InputError("regions.error.input", reason=error) from error
     segment = segment_of(rec, source, target)
     if segment is None:
-        raise InputError(message("local_map.error.follows", output="output", input="input"))
+        raise InputError("local_map.error.follows", output="output", input="input")
     return segment
 
 
@@ -310,11 +309,10 @@ def _patterns(segment: Segment, count: int) -> list[bytes]:
                 indices = at if set(at).issuperset(choice.indices) else choice.indices
                 chosen = laid(choice.kink.plain, indices, fetcher(choice.call), {})[0] > 0
             if not chosen.ndim or chosen.shape[0] != count:
-                raise InputError(message("collapse.error.batch", input=(count, 2), output=chosen.shape))
+                raise InputError("collapse.error.batch", input=(count, 2), output=chosen.shape)
             states.append(chosen.reshape(count, -1).astype(np.uint16))
     except NotAffineError as why:
-        said = message("local_map.error.not_piecewise", **why.told)
-        raise NotAffineError(said, why.module, why.operator, why.reason, why.told) from None
+        raise why.said("local_map.error.not_piecewise") from None
     if not states:
         return [b""] * count
     table = np.ascontiguousarray(np.concatenate(states, axis=1))

@@ -14,7 +14,6 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from openheart.errors import InputError
-from openheart.i18n import message
 
 __all__ = ["MOST", "Layer", "Region", "cut_rectangle"]
 
@@ -74,7 +73,7 @@ def cut_rectangle(
             merged += left
             made += [_beyond(polygon, weight, bias, layer, region.pattern) for polygon in polygons]
             if len(made) > MOST:
-                raise InputError(message("regions.error.many", most=MOST))
+                raise InputError("regions.error.many", most=MOST)
         regions = made
     return regions, merged, least
 

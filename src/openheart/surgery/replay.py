@@ -51,7 +51,7 @@ def replay(recording: Recording, edits: Any = None, *, fresh_random: bool = Fals
     try:
         run.go()
     except OpaqueError as error:
-        raise InterventionError(f"the edit reaches numbers that are not there: {error}") from error
+        raise InterventionError("error.edit.reaches", reason=error) from error
     result = Recording(model=recording.model)
     result._later = lambda: assembled(run)
     result.output = output_of(run)
@@ -86,9 +86,7 @@ def intervene(recording: Recording, edits: Any, *, fresh_random: bool = False) -
     True
     """
     if not edits_from(edits):
-        raise InterventionError(
-            "no edit was given; {'0.weight[1,0]': 2.0} is one, `rec.replay()` runs all again"
-        )
+        raise InterventionError("error.edit.none")
     return replay(recording, edits, fresh_random=fresh_random)
 
 
@@ -103,7 +101,7 @@ def undo(recording: Recording, what: int | str = 1) -> Recording:
         for _ in range(what):
             result = result.before if result is not None else None
         if result is None or what < 1:
-            raise InterventionError(f"there are no {what} interventions to take back")
+            raise InterventionError("error.undo.count", count=what)
         return result
     chain: list[tuple[Edit, ...]] = []
     first = recording
@@ -113,7 +111,7 @@ def undo(recording: Recording, what: int | str = 1) -> Recording:
     kept = [tuple(edit for edit in edits if edit.address != what) for edits in reversed(chain)]
     if sum(map(len, kept)) == sum(map(len, chain)):
         edited = ", ".join(sorted({str(edit.address) for edits in chain for edit in edits})) or "nothing"
-        raise InterventionError(f"{what!r} was not edited; edited was: {edited}")
+        raise InterventionError("error.undo.what", what=what, edited=edited)
     for edits in kept:
         if edits:
             first = replay(first, list(edits))

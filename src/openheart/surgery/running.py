@@ -152,17 +152,13 @@ class Run:
         for value, tensor in zip(call.outputs, outputs, strict=True):
             if tuple(tensor.shape) != value.shape:
                 raise InterventionError(
-                    f"with this edit {where(call)} gives a result of shape {tuple(tensor.shape)}, and the "
-                    f"recorded run went on from {value.shape}: record the edited network instead"
+                    "error.edit.result.shape", call=where(call), after=tuple(tensor.shape), before=value.shape
                 )
             self.env[self.plan.renamed.get(value.id, value.id)] = tensor
 
     def _refuse_fixed(self, line: Line) -> None:
         if not self.whole:
-            raise InterventionError(
-                f"the edit reaches {where(line.call)}, which cannot be run again by itself: "
-                "record the edited network instead"
-            )
+            raise InterventionError("error.edit.fixed", call=where(line.call))
 
     def _scalar(self, line: Line) -> None:
         """A number that Python was told: where it decides something, the run would have gone elsewhere."""
@@ -177,10 +173,7 @@ class Run:
         if cmath.isnan(before) and cmath.isnan(after):
             return
         if isinstance(before, (bool, int)):
-            raise InterventionError(
-                f"with this edit {where(line.call)} tells Python {after} instead of {before}, so the network "
-                "may take another path than the one that was recorded: record the edited network instead"
-            )
+            raise InterventionError("error.edit.path", call=where(line.call), after=after, before=before)
         self.notes.append(
             Note(
                 "surgery.note.read",

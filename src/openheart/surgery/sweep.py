@@ -182,24 +182,19 @@ def _numbers(values: Any) -> torch.Tensor:
             items = torch.tensor([float(v) for v in values], dtype=torch.float64)
         numbers = items.detach().to("cpu", torch.float64)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise InterventionError(
-            f"a sweep takes a list of numbers, such as [-1, 0, 1] or torch.linspace(-2, 2, 41); this is "
-            f"{type(values).__name__}"
-        ) from error
+        raise InterventionError("error.sweep.values", kind=type(values).__name__) from error
     if numbers.dim() != 1 or not len(numbers):
-        raise InterventionError(
-            f"a sweep takes numbers (n,), at least one; these have the shape {tuple(numbers.shape)}"
-        )
+        raise InterventionError("error.sweep.shape", shape=tuple(numbers.shape))
     odd = [number for number in numbers.tolist() if not math.isfinite(number)]
     if odd:
-        raise InterventionError(f"a sweep takes finite numbers, and {odd[0]} is among these: leave it out")
+        raise InterventionError("error.sweep.finite", odd=odd[0])
     return numbers
 
 
 def _target(recording: Recording, address: Any) -> Part | None:
     """What is swept; None for a hyperparameter."""
     if not isinstance(address, str):
-        raise InterventionError(f"a sweep takes an address, such as '0.weight[1,0]'; this is {address!r}")
+        raise InterventionError("error.sweep.address", given=address)
     if option_of(recording, address) is not None:
         return None
     return find_part(recording._named, address)
@@ -243,15 +238,13 @@ def _watched(recording: Recording, watch: Any) -> list[tuple[str, Part]]:
     else:
         items = [watch]
     if not items:
-        raise InterventionError("nothing is watched: name an address, such as watch='output[0,0]'")
+        raise InterventionError("error.sweep.nothing")
     found: dict[str, Part] = {}
     for item in items:
         name = named_in(recording, item)
         part = find_part(recording._named, name)
         if not part.value.kept:
-            raise InterventionError(
-                f"{name!r} cannot be watched: this recording did not keep its numbers; record with keep='all'"
-            )
+            raise InterventionError("error.sweep.not_kept", name=name)
         found[name] = part
     return list(found.items())
 
@@ -268,9 +261,7 @@ def named_in(recording: Recording, item: Any) -> str:
         return recording.address(item)
     if isinstance(item, str):
         return item
-    raise InterventionError(
-        f"what is watched is an address ('loss', 'output[0,2]'), a Value or an Element; this is {item!r}"
-    )
+    raise InterventionError("error.sweep.watch", given=item)
 
 
 def _by_default(recording: Recording) -> list[str]:
@@ -280,9 +271,7 @@ def _by_default(recording: Recording) -> list[str]:
         return [max(losses, key=lambda name: int(name[1:].split()[0]) if name.startswith("@") else 0)]
     output = names.get("output")
     if output is None:
-        raise InterventionError(
-            "this recording has neither a loss nor an output: say what to watch, as in watch='0.out[0,0]'"
-        )
+        raise InterventionError("error.sweep.no_output")
     if 1 <= math.prod(output.shape) <= FEW:
         return _each(recording, "output")
     if len(output.shape) < 2:

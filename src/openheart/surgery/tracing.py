@@ -31,7 +31,7 @@ def applied(edit: Edit, given: Any) -> Any:
         if isinstance(error, RuntimeError) and _WRITES in str(error):
             raise
         raise InterventionError(
-            f"the function given for {edit.address!r} raises {type(error).__name__}: {error}"
+            "error.edit.function", address=edit.address, kind=type(error).__name__, reason=error
         ) from error
 
 
