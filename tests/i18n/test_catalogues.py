@@ -50,6 +50,15 @@ def test_no_voseo_and_no_missing_accents() -> None:
         assert not wrong.search(str(sentence)), key
 
 
+def test_one_word_for_one_thing() -> None:
+    """A recording is a *registro* and a file an *archivo*, as the glossary and the lessons have it."""
+    other = re.compile(
+        r"\b(grab(a|o|ó|e|ar|ad[oa]s?|ación|aciones|aron|ando)|ficheros?|hacia delante)\b", re.IGNORECASE
+    )
+    for key, sentence in i18n.catalogue("es").items():
+        assert not other.search(str(sentence)), key
+
+
 def keys_in_code() -> tuple[set[str], set[str]]:
     """The keys that the code speaks, and the beginnings of those that it puts together."""
     keys, beginnings = set(), set()
