@@ -37,7 +37,7 @@ class Line:
     """
 
     __slots__ = (
-        "_args", "_kwargs", "_lists", "_overwrites", "_single", "_tensors", "_written",
+        "_args", "_kwargs", "_lists", "_many", "_overwrites", "_single", "_tensors", "_written",
         "blank", "call", "fixed", "outputs", "random", "reads",
     )  # fmt: skip
 
@@ -70,7 +70,9 @@ class Line:
                 self._tensors.append((place, argument, copied))
             elif isinstance(argument, (list, tuple)) and next(values_in(argument), None) is not None:
                 self._lists.append((place, argument, copied))
-        self._single = not self._lists and call.slots == ((0, None),)
+        # An operator with several results gives a tuple, also where one of them alone is a tensor.
+        self._many = schema is not None and len(schema.returns) > 1
+        self._single = not self._lists and not self._many and call.slots == ((0, None),)
 
     def result(self, env: Tensors) -> Any:
         """What the operator returns, tensors or not."""
@@ -97,7 +99,7 @@ class Line:
         outputs = []
         for slot, place in self.call.slots:
             if isinstance(slot, int):
-                item = result[slot] if isinstance(result, tuple) else result
+                item = result[slot] if self._many else result
             else:
                 at = self._written[slot]
                 item = args[at] if isinstance(at, int) else kwargs[at]

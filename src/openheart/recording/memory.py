@@ -18,7 +18,7 @@ from openheart.recording.log import REBIND, Log, is_plain
 from openheart.recording.storages import Geometry, Life, Undo, geometry_of
 from openheart.recording.values import Origin, Value
 
-__all__ = ["Memory", "Story"]
+__all__ = ["Memory", "Story", "shape_of"]
 
 
 class Known(NamedTuple):
@@ -175,11 +175,16 @@ class Memory:
         return Known(self._new(tensor, geometry, story, origin), story.version)
 
 
-def _odd_geometry(tensor: torch.Tensor) -> Geometry:
+def shape_of(tensor: torch.Tensor) -> tuple[int, ...]:
+    """A tensor's shape as values have it: none for one that has no shape of numbers."""
     try:
-        shape = tuple([int(size) for size in tensor.shape])
+        return tuple([int(size) for size in tensor.shape])
     except (RuntimeError, TypeError, AttributeError):  # a nested tensor has no shape, or one of symbols
-        shape = ()
+        return ()
+
+
+def _odd_geometry(tensor: torch.Tensor) -> Geometry:
+    shape = shape_of(tensor)
     return Geometry(tensor.dtype, shape, (0,) * len(shape), 0)
 
 

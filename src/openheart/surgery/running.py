@@ -15,6 +15,7 @@ import torch
 from openheart.errors import InterventionError, OpaqueError
 from openheart.i18n import message
 from openheart.recording import Call, Origin, Recording, Value
+from openheart.recording.memory import shape_of
 from openheart.surgery.plan import Added, Later, Plan, Spot
 from openheart.surgery.program import (
     Line,
@@ -150,9 +151,9 @@ class Run:
                 return  # it reads around its argument, where nothing was edited
             raise
         for value, tensor in zip(call.outputs, outputs, strict=True):
-            if tuple(tensor.shape) != value.shape:
+            if shape_of(tensor) != value.shape:
                 raise InterventionError(
-                    "error.edit.result.shape", call=where(call), after=tuple(tensor.shape), before=value.shape
+                    "error.edit.result.shape", call=where(call), after=shape_of(tensor), before=value.shape
                 )
             self.env[self.plan.renamed.get(value.id, value.id)] = tensor
 
