@@ -93,6 +93,39 @@ def test_a_saved_recording_is_the_recording(program: Program, tmp_path: Path) ->
     assert list(tmp_path.glob(".*")) == []
 
 
+def test_a_file_is_mapped_not_read(tmp_path: Path) -> None:
+    data = torch.randn(4000, 4000)
+    with oh.recording() as rec:
+        (data + 1).sum()
+    path = tmp_path / "run.oh"
+    rec.save(path)
+    code = (
+        "import sys, openheart as oh, openheart.recording.saving\n"
+        "peak = lambda: int(open('/proc/self/status').read().split('VmHWM:')[1].split()[0]) * 1024\n"
+        "before = peak()\n"
+        "rec = oh.load(sys.argv[1])\n"
+        "total = float(rec.values[1].data.sum())\n"
+        "print(peak() - before, total)\n"
+    )
+    command = [sys.executable, "-c", code, str(path)]
+    taken, total = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    assert int(taken) < 1.5 * path.stat().st_size
+    assert float(total) == float(rec.values[1].data.sum())
+
+
+def test_a_file_without_alignment_is_read_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from openheart.recording import container, saving
+
+    rec = _small()
+    with monkeypatch.context() as as_before:
+        as_before.setattr(container, "ALIGNED", 1)
+        as_before.setattr(saving, "ALIGNED", 1)
+        rec.save(tmp_path / "run.oh")
+    loaded = oh.load(tmp_path / "run.oh")
+    assert_same(rec, loaded)
+    assert all(value.data.data_ptr() % value.data.itemsize == 0 for value in loaded.values if value.kept)
+
+
 def test_views_are_stored_once(tmp_path: Path) -> None:
     data = torch.randn(1000, 1000)
     with oh.recording() as rec:
@@ -152,13 +185,13 @@ def test_a_missing_file_and_folder_are_one_clear_error(tmp_path: Path) -> None:
 def test_a_newer_version_says_so(tmp_path: Path) -> None:
     import hashlib
 
-    from openheart.recording import saving
+    from openheart.recording import container
 
     path = tmp_path / "run.oh"
     _small().save(path)
     content = path.read_bytes()
-    _, _, size = saving._FIXED.unpack_from(content)
-    fixed = saving._FIXED.pack(saving.MAGIC, saving.VERSION + 1, size)
+    _, _, size = container.FIXED.unpack_from(content)
+    fixed = container.FIXED.pack(container.MAGIC, container.VERSION + 1, size)
     header = content[len(fixed) + 32 :][:size]
     path.write_bytes(fixed + hashlib.sha256(fixed + header).digest() + content[len(fixed) + 32 :])
     with pytest.raises(oh.RecordingFileError, match="newer openheart"):

@@ -1,11 +1,7 @@
 """A recording as one file: safetensors for numbers, JSON for the rest, checksums on everything, no pickle.
 
-    magic (8 bytes) · version (4) · length of the header (8) · SHA-256 of all that and the header (32)
-    header: JSON, the length and SHA-256 of each part
-    run:    JSON, calls with their arguments, values, names
-    values: a safetensors file; each tensor is a piece of storage, as bytes, that one or more values lie in
-
-The checksums are taken first, so that the file is written from its beginning to its end: into a FIFO as well.
+`container` says what the file looks like. The checksums are taken first, so that the file is written from its
+beginning to its end: into a FIFO as well.
 """
 
 # What a recorder needs, PyTorch offers only under underscored names.
@@ -15,15 +11,24 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import struct
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import torch
 
 from openheart.errors import OpaqueError, RecordingFileError
-from openheart.i18n import Message
 from openheart.recording.build import Facts
+from openheart.recording.container import (
+    ALIGNED,
+    FIXED,
+    MAGIC,
+    PARTS,
+    VERSION,
+    Pieces,
+    read_parts,
+    safetensors_header,
+)
 from openheart.recording.encoding import decode, encode, find_op, op_name
 from openheart.recording.log import is_plain
 from openheart.recording.names import Names
@@ -35,11 +40,6 @@ if TYPE_CHECKING:
     from openheart.recording.recording import Recording
 
 __all__ = ["load", "save"]
-
-MAGIC = b"opnheart"
-VERSION = 1
-_FIXED = struct.Struct("<8sIQ")
-_PARTS = ("run", "values")
 
 
 def save(recording: Recording, path: str | os.PathLike[str]) -> None:
@@ -66,12 +66,11 @@ def load(path: str | os.PathLike[str]) -> Recording:
         RecordingFileError: the file is missing, damaged, cut short, foreign, or from a newer version.
     """
     try:
-        content = Path(path).read_bytes()
+        with Path(path).open("rb") as file:
+            run, pieces = read_parts(file, str(path))
+        return _rebuild(json.loads(run), pieces)
     except OSError as error:
         raise RecordingFileError("error.file.read", file=str(path), reason=error.strerror) from error
-    parts = _checked_parts(content, str(path))
-    try:
-        return _rebuild(json.loads(bytes(parts["run"])), parts["values"])
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         # The checksums hold, so these are the bytes that somebody wrote: just not a recording that we can
         # have written.
@@ -84,70 +83,34 @@ def load(path: str | os.PathLike[str]) -> Recording:
 
 
 def _write(file: BinaryIO, run: bytes, pieces: list[torch.Tensor]) -> None:
-    table = _safetensors_header(pieces)
+    begins = FIXED.size + 32
+    sizes = [-(-piece.numel() // ALIGNED) * ALIGNED for piece in pieces]
+    # The table is padded by where it begins, after a header that tells its length: so the header has room.
+    most = len(safetensors_header(sizes, 0)) + ALIGNED + sum(sizes)
+    room = len(_header({"run": len(run), "values": most}, dict.fromkeys(PARTS, "0" * 64)))
+    table = safetensors_header(sizes, begins + room + len(run))
     values = hashlib.sha256(table)
-    for piece in pieces:
-        values.update(piece.cpu().numpy().data)
-    lengths = {"run": len(run), "values": len(table) + sum(piece.numel() for piece in pieces)}
-    sums = {"run": hashlib.sha256(run).hexdigest(), "values": values.hexdigest()}
-    header = json.dumps({name: {"length": lengths[name], "sha256": sums[name]} for name in _PARTS}).encode()
-    fixed = _FIXED.pack(MAGIC, VERSION, len(header))
+    for part in _padded(pieces, sizes):
+        values.update(part)
+    lengths = {"run": len(run), "values": len(table) + sum(sizes)}
+    header = _header(lengths, {"run": hashlib.sha256(run).hexdigest(), "values": values.hexdigest()})
+    header += b" " * (room - len(header))
+    fixed = FIXED.pack(MAGIC, VERSION, len(header))
     file.write(fixed + hashlib.sha256(fixed + header).digest() + header)
     file.write(run)
     file.write(table)
-    for piece in pieces:
-        file.write(piece.cpu().numpy().data)
+    for part in _padded(pieces, sizes):
+        file.write(part)
 
 
-def _safetensors_header(pieces: list[torch.Tensor]) -> bytes:
-    entries: dict[str, Any] = {}
-    start = 0
-    for number, piece in enumerate(pieces):
-        entries[str(number)] = {
-            "dtype": "U8",
-            "shape": [piece.numel()],
-            "data_offsets": [start, start + piece.numel()],
-        }
-        start += piece.numel()
-    text = json.dumps(entries, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    return struct.pack("<Q", len(text)) + text
+def _header(lengths: dict[str, int], sums: dict[str, str]) -> bytes:
+    return json.dumps({name: {"length": lengths[name], "sha256": sums[name]} for name in PARTS}).encode()
 
 
-def _checked_parts(content: bytes, path: str) -> dict[str, memoryview]:
-    """The parts of a file, each one's checksum verified."""
-    if content[: len(MAGIC)] != MAGIC[: len(content)] or not content:
-        raise RecordingFileError("error.file.foreign", file=path)
-    if len(content) < _FIXED.size + 32:
-        raise RecordingFileError(
-            "error.file.damaged", file=path, reason=Message("error.file.damaged.header_end")
-        )
-    _, version, size = _FIXED.unpack_from(content)
-    start = _FIXED.size + 32
-    header = content[start : start + size]
-    intact = hashlib.sha256(content[: _FIXED.size] + header).digest() == content[_FIXED.size : start]
-    if intact and version > VERSION:
-        raise RecordingFileError("error.file.newer", file=path, version=version, known=VERSION)
-    if not intact or version != VERSION:
-        raise RecordingFileError(
-            "error.file.damaged", file=path, reason=Message("error.file.damaged.header_sum")
-        )
-    parts = {}
-    view = memoryview(content)
-    start += size
-    for name, about in json.loads(header).items():
-        part = view[start : start + about["length"]]
-        start += about["length"]
-        if len(part) != about["length"] or hashlib.sha256(part).hexdigest() != about["sha256"]:
-            raise RecordingFileError(
-                "error.file.damaged", file=path, reason=Message("error.file.damaged.part_sum", {"part": name})
-            )
-        parts[name] = part
-    if start != len(content):
-        raise RecordingFileError(
-            "error.file.damaged", file=path, reason=Message("error.file.damaged.after_end")
-        )
-    return parts
+def _padded(pieces: list[torch.Tensor], sizes: list[int]) -> Iterator[Any]:
+    for piece, size in zip(pieces, sizes, strict=True):
+        yield piece.cpu().numpy().data
+        yield b"\0" * (size - piece.numel())
 
 
 # What is in it ----------------------------------------------------------------------------------------------
@@ -251,21 +214,17 @@ def _describe(recording: Recording, places: dict[int, Any]) -> dict[str, Any]:
     }
 
 
-def _rebuild(run: dict[str, Any], table: memoryview) -> Recording:
-    from safetensors.torch import load as load_tensors
-
+def _rebuild(run: dict[str, Any], pieces: Pieces) -> Recording:
     from openheart.recording.recording import Recording
 
-    pieces = load_tensors(bytes(table))
     facts = Facts()
     for version, origin, about, place in run["values"]:
         geometry = _geometry_from_json(about)
         tensor = None
         if place is not None:
             number, begin, *stored = place
-            tensor = strided(
-                pieces[str(number)].untyped_storage(), _geometry_from_json(stored), begin, torch.device("cpu")
-            )
+            storage, start = pieces.take(number)
+            tensor = strided(storage, _geometry_from_json(stored), begin - start, torch.device("cpu"))
         facts.values.append(
             Value(
                 len(facts.values), geometry.shape, geometry.dtype, version, origin, geometry, Life(), tensor
