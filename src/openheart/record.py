@@ -25,6 +25,7 @@ from openheart.recording.afterwards import settle
 from openheart.recording.keeping import check_keep
 from openheart.recording.log import ENTER, EXIT, REBIND, STEP, STEPPED, Log, is_plain
 from openheart.recording.plans import PLANS, Plan, plan_of, written_tensors
+from openheart.spelling import spelled
 
 __all__ = ["Recorder", "record", "recording"]
 
@@ -258,14 +259,14 @@ def _walk(
     above: tuple[torch.nn.Module, ...],
 ) -> None:
     """Notes the path of each module, and every parameter and buffer with each of its names."""
-    paths.setdefault(id(module), path)
+    paths.setdefault(id(module), spelled(path))
     stem = f"{path}." if path else ""
     for name, parameter in module._parameters.items():
         if parameter is not None:
-            named.append(("parameter", stem + name, parameter))
+            named.append(("parameter", spelled(stem + name), parameter))
     for name, buffer in module._buffers.items():
         if buffer is not None:
-            named.append(("buffer", stem + name, buffer))
+            named.append(("buffer", spelled(stem + name), buffer))
     for name, child in module._modules.items():
         if child is not None and child is not module and child not in above:
             _walk(child, stem + name, paths, named, (*above, module))

@@ -65,6 +65,5 @@ def _choose_language(arguments: list[str]) -> str | None:
 def _speak_utf8() -> None:
     """Σ, ∂ and ñ on a machine whose locale says ASCII: UTF-8, as every terminal of today reads it."""
     for stream in (sys.stdout, sys.stderr):
-        encoding = (getattr(stream, "encoding", "") or "").lower().replace("-", "")
-        if encoding != "utf8" and hasattr(stream, "reconfigure"):
-            stream.reconfigure(encoding="utf-8", errors="replace")
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")

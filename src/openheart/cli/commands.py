@@ -14,6 +14,7 @@ from openheart.errors import AddressError
 from openheart.i18n import message, set_decimal_mark
 from openheart.loading import Run, Subject, open_subject
 from openheart.loading.subject import steps_for
+from openheart.spelling import harmless
 from openheart.writing import write_text
 
 __all__ = ["completion", "demo", "explain", "patients", "show", "verify"]
@@ -251,7 +252,7 @@ def _json(data: Any) -> str:
 
 def _answer(text: str, output: str | None) -> None:
     if output is None:
-        sys.stdout.write(text + "\n")
+        sys.stdout.write(harmless(text) + "\n")
         return
     path = Path(output).expanduser()
     try:

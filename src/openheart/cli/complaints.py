@@ -9,6 +9,7 @@ import click
 
 from openheart.errors import OpenheartError
 from openheart.i18n import catalogue, language, message
+from openheart.spelling import harmless
 
 __all__ = ["Complaint", "complain", "complaint_of", "warn"]
 
@@ -32,7 +33,7 @@ def _say(kind: str, sentence: str, style: str) -> None:
     from rich.text import Text
 
     console = Console(stderr=True, soft_wrap=True, highlight=False)
-    console.print(Text.assemble(("openheart: ", "dim"), (f"{message(kind)}: ", style), sentence))
+    console.print(Text.assemble(("openheart: ", "dim"), (f"{message(kind)}: ", style), harmless(sentence)))
     sys.stderr.flush()
 
 

@@ -25,10 +25,11 @@ def waiting(key: str, **params: str) -> Iterator[None]:
     from rich.console import Console
     from rich.live import Live
     from rich.spinner import Spinner
+    from rich.text import Text
 
     # It starts amid other people's code, whose stdout is aside at that moment: rich must leave it alone.
     status = Live(
-        Spinner("dots", message(key, **params)),
+        Spinner("dots", Text(message(key, **params))),
         console=Console(stderr=True),
         transient=True,
         redirect_stdout=False,
@@ -54,7 +55,12 @@ def counting(key: str) -> Iterator[Callable[[int, int, str], None]]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
     progress = Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False)
     task = progress.add_task("", total=None)
     began = time.monotonic()

@@ -20,6 +20,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+from openheart.spelling import harmless
+
 __all__ = [
     "LANGUAGES",
     "Message",
@@ -94,7 +96,7 @@ def message(key: str, lang: str | None = None, **params: Any) -> str:
         )
     if isinstance(sentence, dict):
         sentence = sentence["one" if params.get("count") == 1 else "other"]
-    return sentence.format(**params)
+    return harmless(sentence.format(**params))
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from openheart.errors import InputError
 from openheart.i18n import message
 from openheart.live.plan import Made, Plan, matters, plan_of, readable
 from openheart.recording import Recording
+from openheart.spelling import shown_whole
 from openheart.writing import utf8, write_files
 
 __all__ = ["LIMIT", "LiveProgram", "to_javascript"]
@@ -166,7 +167,7 @@ HEAD = """// {title}
 //
 //   import {{ create }} from "./program.js";
 //   const p = create();
-//   p.get("{example}");     p.set("{leaf}", 2);     p.step(10);
+//   p.get({example});     p.set({leaf}, 2);     p.step(10);
 """
 
 
@@ -201,13 +202,13 @@ def _head(plan: Plan) -> str:
     def first(value: Any) -> str:
         return rec.name(value) + (f"[{','.join('0' for _ in value.shape)}]" if value.shape else "")
 
-    return HEAD.format(title=title, example=first(last), leaf=first(leaf))
+    return HEAD.format(title=_line(title), example=_quoted(first(last)), leaf=_quoted(first(leaf)))
 
 
 def _laws(plan: Plan) -> str:
     done = []
     for source, (name, text) in plan.functions.items():
-        comment = "\n".join(f"// {line}" for line in text.split("\n"))
+        comment = "\n".join(f"// {_line(line)}" for line in text.split("\n"))
         done.append(f"{comment}\nfunction {name}{source}\n")
     return "\n".join(done)
 
@@ -232,7 +233,8 @@ def _tables(plan: Plan, values: list[list[Any]], raw: bytes | None) -> str:
     }
     calls = []
     for call, outputs in plan.calls:
-        about = f"op: {_js(call.name)}, phase: {_js(call.phase)}, scope: {_js(call.scope)}, step: {call.step}"
+        told = {"op": call.name, "phase": call.phase, "scope": call.scope, "step": call.step}
+        about = ", ".join(f"{key}: {_js(said)}" for key, said in told.items())
         rows = ", ".join(_output(made, law_number) for made in outputs)
         calls.append(f"  {{ {about}, outputs: [{rows}] }},")
     fixed = plan.constants.fixed
@@ -269,12 +271,22 @@ def _output(made: Made, law_number: dict[str, int]) -> str:
 
 
 def _js(thing: Any) -> str:
-    # A module may stand inside a page: nothing in a string may end its script.
-    return (
-        json.dumps(thing, ensure_ascii=False, separators=(",", ":"))
-        .replace("</", "<\\/")
-        .replace("<!--", "<\\!--")
-    )
+    return _inside(json.dumps(thing, ensure_ascii=False, separators=(",", ":")))
+
+
+def _line(text: str) -> str:
+    """A text as part of one comment: what a script takes for a line break would end it and run the rest."""
+    return _inside(shown_whole(text))
+
+
+def _quoted(name: str) -> str:
+    return _line(json.dumps(name, ensure_ascii=False))
+
+
+def _inside(code: str) -> str:
+    """Code whose strings and comments end no script of a page that it stands in, and begin no other."""
+    code = code.replace("\u2028", "\\u2028").replace("\u2029", "\\u2029").replace("]]>", "]]\\>")
+    return re.sub(r"<(?=/|!--|script)", r"<\\", code, flags=re.IGNORECASE) if "<" in code else code
 
 
 @cache

@@ -9,6 +9,8 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
+from openheart.spelling import harmless
+
 SHADES = {
     "": "",
     "figure": "bold",
@@ -38,7 +40,7 @@ EIGHTHS = " ▏▎▍▌▋▊▉█"
 def render(lines: Iterable[Text], color: bool = False) -> str:
     """The lines as one string, plain or with ANSI colours."""
     if not color:
-        return "\n".join(line.plain.rstrip() for line in lines)
+        return harmless("\n".join(line.plain.rstrip() for line in lines))
     out = io.StringIO()
     console = Console(
         file=out, force_terminal=True, color_system="standard", width=10_000, legacy_windows=False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,11 +12,12 @@ from openheart.errors import AddressError
 from openheart.i18n import Message
 from openheart.recording.names import Names
 from openheart.recording.values import Element, Value
+from openheart.spelling import spelled
 
 __all__ = ["Part", "address_of", "find_element", "find_part", "find_value", "split"]
 
 _FIRST_VISIT = re.compile(r":1(?=[./])")  # `0:1.out` is `0.out`
-_INDEXED = re.compile(r"^(?P<name>.*?)\s*\[(?P<index>[^\[\]]*)\]\s*$", re.DOTALL)
+_INDEXED = re.compile(r"^(?P<name>.*)\[(?P<index>[^\[\]]*)\]\s*$", re.DOTALL)
 
 
 def split(address: str) -> tuple[str, tuple[int, ...] | None]:
@@ -27,17 +29,23 @@ def split(address: str) -> tuple[str, tuple[int, ...] | None]:
     Raises:
         AddressError: what stands between the brackets is not a list of whole numbers.
     """
-    match = _INDEXED.match(address.strip())
+    name, index = _apart(address)
+    return _tidy(name), index
+
+
+def _apart(address: str) -> tuple[str, tuple[int, ...] | None]:
+    """The same, the name as it was given."""
+    match = _INDEXED.match(address)
     if match is None:
-        return _tidy(address), None
-    name, inside = _tidy(match["name"]), match["index"].strip()
+        return address, None
+    name, inside = match["name"], match["index"].strip()
     try:
         parts = inside.split(",") if inside else []
         if parts and not parts[-1].strip():
             parts.pop()
         return name, tuple(int(part) for part in parts)
     except ValueError:
-        raise AddressError("error.address.list", name, address=address, name=name) from None
+        raise AddressError("error.address.list", _tidy(name), address=address, name=_tidy(name)) from None
 
 
 def _tidy(name: str) -> str:
@@ -55,7 +63,10 @@ def find_value(names: Names, address: str) -> Value:
     Raises:
         AddressError: nothing has this name, or the address has an index.
     """
-    name, index = split(address)
+    value = _found(names, address)
+    if value is not None:
+        return value
+    name, index = _apart(address)
     value = _named(names, name, index)
     if index is not None:
         raise AddressError("error.address.whole", name, address=address, name=name)
@@ -68,7 +79,10 @@ def find_element(names: Names, address: str) -> Element:
     Raises:
         AddressError: nothing has this name, or the index does not fit its shape.
     """
-    name, index = split(address)
+    whole = _found(names, address)
+    if whole is not None and whole.shape == ():
+        return Element(whole, ())
+    name, index = _apart(address)
     value = _named(names, name, index)
     shape = value.shape
     given = index or ()
@@ -109,9 +123,12 @@ def find_part(names: Names, address: str) -> Part:
     Raises:
         AddressError: nothing has this name, the index does not fit its shape, or it means no number at all.
     """
-    match = _INDEXED.match(address.strip())
+    whole = _found(names, address)
+    if whole is not None:
+        return Part(_tidy(address), whole, None, whole.shape)
+    match = _INDEXED.match(address)
+    value = _named(names, match["name"] if match else address, None)
     name = _tidy(match["name"] if match else address)
-    value = _named(names, name, None)
     if match is None:
         return Part(name, value, None, value.shape)
     shape = value.shape
@@ -185,13 +202,33 @@ def _nearest_index(given: tuple[int, ...], shape: tuple[int, ...]) -> tuple[int,
     return tuple(max(-size, min(at, size - 1)) % size for at, size in zip(padded, shape, strict=True))
 
 
-def _named(names: Names, name: str, index: tuple[int, ...] | None) -> Value:
+def _found(names: Names, name: str) -> Value | None:
+    """The value of a name: as it stands, or as addresses are written."""
     value = names.values.get(name)
-    if value is None:  # `out` of a network without modules of its own is written `.out`
-        step, _, rest = name.rpartition(" ")
-        value = names.values.get(f"{step} .{rest}".lstrip())
+    if value is None:
+        for spelling in _spellings(name):
+            value = names.values.get(spelling)
+            if value is not None:
+                return value
+    return value
+
+
+def _spellings(name: str) -> Iterator[str]:
+    tidy = _tidy(name)
+    yield tidy
+    step, _, rest = tidy.rpartition(" ")
+    yield f"{step} .{rest}".lstrip()  # `out` of a network without modules of its own is written `.out`
+    # A name with a line break in it, or another character that addresses spell out.
+    yield spelled(name)
+    step, space, rest = tidy.partition(" ") if tidy.startswith("@") else ("", "", tidy)
+    yield f"{step}{space}{spelled(rest)}"
+
+
+def _named(names: Names, name: str, index: tuple[int, ...] | None) -> Value:
+    value = _found(names, name)
     if value is not None:
         return value
+    name = _tidy(name)
     nearest = difflib.get_close_matches(name, names.values, n=1, cutoff=0.0)
     if not nearest:
         raise AddressError("error.address.nothing_recorded", name=name)

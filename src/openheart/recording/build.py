@@ -27,6 +27,7 @@ from openheart.recording.values import (
     Value,
     values_in,
 )
+from openheart.spelling import spelled
 
 __all__ = ["Facts", "Visit", "build"]
 
@@ -323,13 +324,13 @@ class _Walk:
         self.phases.updated = True
         if self.stepping_now:
             first, groups = self.stepping_now.pop()
-            kind = f"{type(optimizer).__module__}.{type(optimizer).__qualname__}"
+            kind = spelled(f"{type(optimizer).__module__}.{type(optimizer).__qualname__}")
             calls = range(first, len(self.facts.calls))
             self.facts.optimizers.append(OptimizerStep(kind, self.phases.step, calls, groups))
         for parameter, name, tensor in states:
             owner = self.names.get(id(parameter))
             if owner is not None and is_plain(tensor):
-                self.state_tensors[id(tensor)] = (f"{owner}.{name}", tensor)
+                self.state_tensors[id(tensor)] = (f"{owner}.{spelled(str(name))}", tensor)
         for name, tensor in self.state_tensors.values():
             last = self.memory.read(tensor)
             self.facts.states.append(
@@ -358,7 +359,7 @@ class _Walk:
 def _name_of(op: Any) -> str:
     schema = getattr(op, "_schema", None)
     name = schema.name.split("::")[-1] if schema is not None else str(getattr(op, "__name__", op))
-    return name.lstrip("_")
+    return spelled(name.lstrip("_"))
 
 
 def _results(result: Any, schema: Any) -> Iterator[tuple[Slot, torch.Tensor]]:
@@ -387,7 +388,7 @@ def _keyed_tensors(item: Any) -> Iterator[tuple[str | int, torch.Tensor]]:
     elif isinstance(item, dict):
         for key, part in item.items():
             for number, (_, tensor) in enumerate(_keyed_tensors(part)):
-                yield (f"{key}_{number}" if number else str(key)), tensor
+                yield spelled(f"{key}_{number}" if number else str(key)), tensor
     elif isinstance(item, (tuple, list)):
         names = getattr(item, "_fields", None)
         position = 0

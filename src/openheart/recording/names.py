@@ -53,6 +53,11 @@ def name_values(facts: Facts) -> Names:
     _give_functional(names, functional, backward=False)
     _gradients(facts, names)
     _give_functional(names, functional, backward=True)
+    for value in facts.values:  # every name it could have is taken: by a module called `0/relu`, say
+        if value.id not in names.canonical:
+            names.give(0, f"value_{value.id}", value)
+            names.canonical.setdefault(value.id, f"value_{value.id}")
+            names.nameless.add(value.id)
     return names
 
 

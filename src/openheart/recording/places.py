@@ -6,6 +6,8 @@ import os
 from functools import lru_cache
 from types import CodeType
 
+from openheart.spelling import spelled
+
 __all__ = ["place_of"]
 
 # Rooms that run other people's networks: a call that they made has no place in the reader's source.
@@ -19,8 +21,8 @@ def place_of(code: CodeType | None, instruction: int) -> str | None:
         return None
     for start, end, line in _lines(code):
         if start <= instruction < end and line is not None:
-            return f"{os.path.basename(code.co_filename)}:{line}"
-    return f"{os.path.basename(code.co_filename)}:{code.co_firstlineno}"
+            return f"{spelled(os.path.basename(code.co_filename))}:{line}"
+    return f"{spelled(os.path.basename(code.co_filename))}:{code.co_firstlineno}"
 
 
 @lru_cache(maxsize=4096)

@@ -16,12 +16,14 @@ from openheart.printers.audit import audit_html
 from openheart.printers.css import style_tag
 from openheart.printers.digits import shown
 from openheart.printers.html import explanation_html
+from openheart.printers.page import document as html_document
 from openheart.printers.parts import VERDICTS
 from openheart.recording import Element
 from openheart.show.drawing import drawing
 from openheart.show.maps import link, tensor_html
 from openheart.show.modules import grouped, modules_table, shape_of, value_of
 from openheart.show.selection import main_output, named_values, selected
+from openheart.spelling import harmless
 
 if TYPE_CHECKING:
     from openheart.explain import Explanation
@@ -61,7 +63,9 @@ def document(
     page = _Page(rec, lang, digits, labels, explained, cells)
     scalars = sum(math.prod(v.shape) for c in rec.calls for v in c.outputs)
     audit = rec.verify(sample=SAMPLE if scalars > QUICK else None)
+    story, labels = harmless(story), tuple(map(harmless, labels))
     heading = title or (type(rec.model).__name__ if rec.model is not None else message("show.run", lang))
+    heading = harmless(heading)
     body = "".join(
         (
             _head(page, heading, story, audit),
@@ -74,11 +78,7 @@ def document(
         )
     )
     style = style_tag("page", "fragment") + f"<style>{_css()}</style>"
-    return (
-        f'<!DOCTYPE html>\n<html lang="{lang}">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(heading)} · openheart</title>\n{style}\n</head>\n<body>\n{body}</body>\n</html>\n"
-    )
+    return html_document(f"{heading} · openheart", style, body, lang)
 
 
 def _css() -> str:

@@ -15,6 +15,7 @@ from openheart.i18n import decimal_mark
 from openheart.printers.digits import shown
 from openheart.recording import Recording, Value
 from openheart.show.maps import link
+from openheart.spelling import shown_whole
 
 __all__ = ["drawing"]
 
@@ -70,7 +71,7 @@ def _chain(rec: Recording) -> list[_Column]:
                 return []
             before = rec.value(f"{path}.out")
             weight = rec.value(f"{path}.weight") if isinstance(module, torch.nn.Linear) else None
-            columns.append(_column(rec.name(before), type(module).__name__, before, weight))
+            columns.append(_column(rec.name(before), shown_whole(type(module).__name__), before, weight))
     except AddressError:
         return []
     fits = len(columns) <= LONGEST and all(

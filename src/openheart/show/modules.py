@@ -10,6 +10,7 @@ from openheart.errors import AddressError
 from openheart.i18n import message
 from openheart.origins import moved_from
 from openheart.show.maps import link
+from openheart.spelling import shown_whole, spelled
 
 if TYPE_CHECKING:
     from openheart.recording import Call, Recording, Value
@@ -19,7 +20,8 @@ __all__ = ["grouped", "modules_table", "shape_of", "value_of"]
 
 def modules_table(rec: Recording, lang: str) -> str:
     """Each module that ran: what it is, its operators, what went in and out, how many parameters it holds."""
-    known = dict(rec.model.named_modules()) if rec.model is not None else {}
+    modules = rec.model.named_modules() if rec.model is not None else ()
+    known = {spelled(path): module for path, module in modules}
     ran: dict[str, dict[str, bool]] = {}
     for call in rec.calls:
         if call.phase == "forward" and call.step == 0:
@@ -75,7 +77,7 @@ def _described(module: Any) -> str:
     """What a module is, shorter than its repr: `Linear(64 → 10)`, `Conv2d(1 → 8, 3 × 3)`."""
     if module is None:
         return "–"
-    kind = type(module).__name__
+    kind = shown_whole(type(module).__name__)
     if hasattr(module, "in_features") and hasattr(module, "out_features"):
         return f"{kind}({module.in_features} → {module.out_features})"
     if hasattr(module, "in_channels") and hasattr(module, "kernel_size"):
