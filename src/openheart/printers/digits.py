@@ -2,13 +2,15 @@
 
 With `digits` decimals, 4 by default: 2.7539, 0.8347; scientific, with as many decimals, where plain
 decimals would hide the number (6.4910e-07, 1.2346e+08). A number that is exactly what is printed drops its
-trailing zeros (5, 0.5, 1e+09); a rounded one keeps them (5.0000), so one can tell the two apart.
+trailing zeros (5, 0.5, 1e+09); a rounded one keeps them (5.0000), so one can tell the two apart. Side by side
+in one line, numbers that have decimals have equally many (−3.7000 and −2.5000, not −2.5): see `even`.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from fractions import Fraction
 from typing import TypeAlias
@@ -86,6 +88,34 @@ def shown(value: Printable, digits: int = DIGITS) -> Shown:
         real, imaginary = shown(value.real, digits), shown(value.imag, digits)
         return Shown(real.mantissa, real.negative, real.exponent, imaginary)
     return _float(float(value), digits)
+
+
+def decimals(number: Shown) -> int:
+    """How many decimals are printed; 0 for whole numbers, words, and powers of ten."""
+    if number.exponent is not None:
+        return 0
+    own = len(number.mantissa.partition(".")[2])
+    return own if number.imaginary is None else max(own, decimals(number.imaginary))
+
+
+def padded(number: Shown, most: int) -> Shown:
+    """The number with `most` decimals, if it has any: zeros are added, so it says what it said."""
+    imaginary = None if number.imaginary is None else padded(number.imaginary, most)
+    mantissa = number.mantissa
+    if number.exponent is None and "." in mantissa:
+        mantissa += "0" * (most - len(mantissa.partition(".")[2]))
+    return replace(number, mantissa=mantissa, imaginary=imaginary)
+
+
+def even(values: Iterable[Printable], digits: int = DIGITS) -> list[Shown]:
+    """Numbers that stand side by side: those with decimals have equally many.
+
+    >>> [number.text() for number in even([-3.7000000476837, -2.5, 4])]
+    ['−3.7000', '−2.5000', '4']
+    """
+    made = [shown(value, digits) for value in values]
+    most = max(map(decimals, made), default=0)
+    return [padded(number, most) for number in made]
 
 
 def constant(value: Printable, digits: int = DIGITS) -> Shown:

@@ -15,7 +15,7 @@ from rich.text import Text
 from openheart.formula.expr import Scalar
 from openheart.i18n import message
 from openheart.printers import parts
-from openheart.printers.digits import DIGITS, shown
+from openheart.printers.digits import DIGITS, even, shown
 from openheart.printers.latex import latex as latex_of
 from openheart.printers.layout import SHADES, bar, block, flow, grid, paragraph, render, ruled
 from openheart.printers.mathml import mathml as mathml_of
@@ -208,7 +208,7 @@ def _arguments(explanation: Explanation, style: Style, width: int) -> list[Text]
 
 
 def _contributions(rows: Sequence[parts.Contribution], more: int, style: Style, width: int) -> list[Text]:
-    values = [shown(r.value, style.digits).text(style.decimal) for r in rows]
+    values = [n.text(style.decimal) for n in even([r.value for r in rows], style.digits)]
     names = [_factors(r, style.lang) for r in rows]
     number, name = max(map(len, values)), max(len(n.plain) for n in names)
     bars = width - name - number - 12
@@ -241,7 +241,7 @@ def _factors(row: parts.Contribution, lang: str) -> Text:
 
 def _sources(found: Sequence[tuple[str, Scalar]], style: Style, width: int) -> list[Text]:
     listed = found[: parts.SOURCES]
-    values = [shown(value, style.digits).text(style.decimal) for _, value in listed]
+    values = [n.text(style.decimal) for n in even([value for _, value in listed], style.digits)]
     items = []
     for (address, _), value in zip(listed, values, strict=True):
         items.append(Text.assemble((address, SHADES["address"]), (" = ", SHADES["faint"]), value))

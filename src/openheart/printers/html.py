@@ -14,7 +14,7 @@ from openheart.formula.expr import Scalar
 from openheart.i18n import message
 from openheart.printers import parts
 from openheart.printers.css import style_tag
-from openheart.printers.digits import DIGITS, shown
+from openheart.printers.digits import DIGITS, Shown, even, shown
 from openheart.printers.mathml import mathml
 from openheart.printers.notation import Box, Mark, Row, Style
 from openheart.printers.parts import Equation, style_for
@@ -98,9 +98,12 @@ def _address(address: str) -> str:
     return f'<span class="oh-address">{escape(address).replace("/", "/<wbr>")}</span>'
 
 
-def value(number: Scalar, style: Style, address: str | None = None) -> str:
-    """A number outside of a formula; its full digits are its title, or its address is."""
-    text = shown(number, style.digits).text(style.decimal)
+def value(number: Scalar, style: Style, address: str | None = None, written: Shown | None = None) -> str:
+    """A number outside of a formula, `written` so where others stand beside it.
+
+    Its full digits are its title, or its address is.
+    """
+    text = (written or shown(number, style.digits)).text(style.decimal)
     title = repr(number) if address is None else address
     slot = f' data-address="{escape(address, quote=True)}"' if address is not None else ""
     return f'<span class="oh-number" title="{escape(title, quote=True)}"{slot}>{escape(text)}</span>'
@@ -143,20 +146,22 @@ def _arguments(explanation: Explanation, style: Style) -> str:
 
 
 def _terms(rows: Sequence[parts.Contribution], more: int, style: Style) -> str:
-    body = "".join(_term(row, style) for row in rows)
+    written = even([row.value for row in rows], style.digits)
+    body = "".join(_term(row, number, style) for row, number in zip(rows, written, strict=True))
     after = f'<p class="oh-more">{escape(message("list.more", style.lang, count=more))}</p>' if more else ""
     return f'<table class="oh-terms"><tbody>{body}</tbody></table>{after}'
 
 
-def _term(row: parts.Contribution, style: Style) -> str:
+def _term(row: parts.Contribution, written: Shown, style: Style) -> str:
     names = (" · " if row.product else ", ").join(
         _address(address) if address is not None else value(number, style) for address, number in row.factors
     )
     if not row.factors:
         names = f'<span class="oh-constant">{_word("kind.constant", style.lang)}</span>'
     sign = ' class="oh-minus"' if row.bar < 0 else ""
+    number = value(row.value, style, written=written)
     return (
-        f'<tr><td class="oh-name">{names}</td><td class="oh-number">{value(row.value, style)}</td>'
+        f'<tr><td class="oh-name">{names}</td><td class="oh-number">{number}</td>'
         f'<td class="oh-share">{escape(parts.percent(row.share))}</td>'
         f'<td class="oh-bar"><i{sign} style="width:{100 * abs(row.bar):.1f}%"></i></td></tr>'
     )
@@ -164,10 +169,12 @@ def _term(row: parts.Contribution, style: Style) -> str:
 
 def _sources(found: Sequence[tuple[str, Scalar]], style: Style) -> str:
     listed = found[: parts.SOURCES]
-    items = "".join(f"<li>{_address(a)}{value(v, style, a)}</li>" for a, v in listed)
+    written = even([v for _, v in listed], style.digits)
+    pairs = zip(listed, written, strict=True)
+    items = "".join(f"<li>{_address(a)}{value(v, style, a, number)}</li>" for (a, v), number in pairs)
     rest = len(found) - len(listed)
     after = f'<p class="oh-more">{escape(message("list.more", style.lang, count=rest))}</p>' if rest else ""
-    widest = max(len(a) + len(shown(v, style.digits).text()) for a, v in listed) + 3
+    widest = max(len(a) + len(number.text()) for (a, _), number in zip(listed, written, strict=True)) + 3
     return f'<ul class="oh-sources" style="--oh-column:{widest}ch">{items}</ul>{after}'
 
 

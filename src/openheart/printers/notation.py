@@ -60,12 +60,16 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A printed number; with an address or a name it is a slot that a page can refresh and link."""
+    """A printed number; with an address or a name it is a slot that a page can refresh and link.
+
+    A `constant` of the law is printed as the law has it, whatever stands beside it.
+    """
 
     shown: Shown
     value: Scalar
     address: str | None = None
     name: str | None = None
+    constant: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +218,7 @@ def _number(node: Slot | Rest | Number, style: Style, lead: bool) -> tuple[Box, 
     if isinstance(node, Number):
         if node.name is not None and style.law:
             return named(node.name), ATOM
-        made = Figure(constant(node.value, style.digits), node.value, name=node.name)
+        made = Figure(constant(node.value, style.digits), node.value, name=node.name, constant=True)
     elif isinstance(node, Slot):
         made = figure(node.value, style, node.address, node.name)
     else:

@@ -31,6 +31,7 @@ from openheart.printers.notation import (
     script,
     tall,
 )
+from openheart.printers.side_by_side import side_by_side
 from openheart.printers.text import plain
 
 if TYPE_CHECKING:
@@ -118,6 +119,7 @@ def equation(line: Line, style: Style, address: str | None = None) -> Equation:
     if isinstance(right, Figure) and right.shown == result.shown:
         # A number that was only copied or moved; its source is among the sources.
         return Equation(left, right)
+    right, result = side_by_side(right, result)
     return Equation(left, right, relation(line, style.digits), result)
 
 
