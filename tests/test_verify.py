@@ -18,7 +18,9 @@ def test_nothing_disagrees_and_nothing_is_opaque(who: str) -> None:
     assert audit.disagree == 0, audit.disagreements
     assert audit.opaque == 0, audit.opaque_operators
     assert audit.ok
-    assert audit.scalars == audit.exact + audit.within + audit.leaves
+    assert audit.scalars == audit.exact + audit.within + audit.unbounded + audit.leaves
+    assert audit.unbounded <= 1e-3 * audit.scalars
+    assert not audit.nonfinite
     assert audit.worst is not None
     assert 0 < audit.worst.ratio <= 1
     step(who).element(audit.worst.address)  # the address is one
@@ -26,7 +28,7 @@ def test_nothing_disagrees_and_nothing_is_opaque(who: str) -> None:
 
 def test_by_operator_adds_up() -> None:
     audit = step("digits-cnn").verify()
-    for name in ("scalars", "exact", "within", "disagree", "opaque", "leaves"):
+    for name in ("scalars", "exact", "within", "unbounded", "disagree", "opaque", "not_checked", "leaves"):
         assert sum(getattr(t, name) for t in audit.by_operator.values()) == getattr(audit, name)
     assert audit.by_operator["aten.convolution"].calls == 2
     assert max(t.worst for t in audit.by_operator.values()) == audit.worst.ratio  # type: ignore[union-attr]

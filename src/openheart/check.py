@@ -1,11 +1,23 @@
 """The check: a call's recorded numbers held against its law, computed in float64.
 
 For each scalar: the law's value, a bound on how far an honest computation in the call's own precision may
-lie from it, and the verdict.
+lie from it, and the verdict, which is the first of these that holds:
+
+- *exact*: the recorded number is the law's, correctly rounded. No bound is needed for that.
+- *disagrees*: it lies farther from the law's number than the bound.
+- *unbounded*: it lies within the bound, but that is infinite or larger than the number, bound > |recorded|.
+  Not one of the number's digits is confirmed: `digits_left` < 0. So it is with what remains of a sum whose
+  terms cancel (a bias's gradient in front of a batch norm), and with a zero that is not quite the law's. The
+  measure is the number itself, not its tensor's largest or its terms: those say how well others are known. A
+  truth value is unbounded where its comparison is closer than rounding can tell.
+- *within rounding*: it lies within the bound, and the bound is no larger than the number.
+
+A number that has no law is *opaque*; one that was not kept or cannot be read is *not checked*.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -22,8 +34,15 @@ from openheart.rules.registry import Law, format_of, law_of
 if TYPE_CHECKING:
     from openheart.recording import Call, Value
 
-Verdict = Literal["exact", "within rounding", "disagrees", "opaque"]
-VERDICTS: tuple[Verdict, ...] = ("exact", "within rounding", "disagrees", "opaque")
+Verdict = Literal["exact", "within rounding", "disagrees", "opaque", "unbounded", "not checked"]
+VERDICTS: tuple[Verdict, ...] = (
+    "exact",
+    "within rounding",
+    "disagrees",
+    "opaque",
+    "unbounded",
+    "not checked",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +50,8 @@ class Check:
     """One output of a call against its law; arrays of one shape, or scalars for one element.
 
     `computed` and `bound` are float64; `exact` says where the recorded number is the law's, correctly
-    rounded to the recorded dtype; `agrees` where it lies within the bound.
+    rounded to the recorded dtype; `agrees` where it lies within the bound; `unbounded` where it does so only
+    because the bound is larger than the number.
     """
 
     law: Law
@@ -45,7 +65,30 @@ class Check:
         """The worst verdict over all elements."""
         if np.all(self.exact):
             return "exact"
-        return "within rounding" if np.all(self.agrees) else "disagrees"
+        if not np.all(self.agrees):
+            return "disagrees"
+        return "unbounded" if np.any(self.unbounded) else "within rounding"
+
+    @property
+    def unbounded(self) -> Any:
+        """Where a number agrees and is not exact, and its bound says nothing of it."""
+        recorded = np.asarray(self.recorded)
+        if recorded.dtype.kind == "b":  # a bound of 1 lets both truth values pass
+            return self.agrees & ~np.asarray(self.exact)
+        return self.agrees & ~np.asarray(self.exact) & ~(np.asarray(self.bound) <= np.abs(recorded))
+
+
+def digits_left(number: Any, bound: float | None) -> float | None:
+    """How many decimal digits of a number its bound confirms, log₁₀(|number| ÷ bound); ≤ 0: none.
+
+    None where the bound is 0, that is, where all of them are.
+    """
+    if bound is None or bound == 0:
+        return None
+    size = float(abs(number))
+    if size == 0 or not math.isfinite(bound):
+        return -math.inf
+    return math.log10(size / bound) if math.isfinite(size) else math.inf
 
 
 def held(call: Call, tensor: Tensor) -> Value:
@@ -100,12 +143,17 @@ def check(
 class Count:
     """What a compiled loop found of one output: how many scalars are exact, how many agree, the worst.
 
-    `worst` is the largest error ÷ bound, at the row-major position `place`; `disagreeing` holds the
-    positions of (the first of) the scalars that disagree.
+    `unbounded` of those that agree do so only because their bound is larger than they are, `infinite` of
+    these because it is infinite; the first of them stands at `first`. `worst` is the largest error ÷ bound,
+    at the row-major position `place`; `disagreeing` holds the positions of (the first of) the scalars that
+    disagree.
     """
 
     exact: int
     agree: int
+    unbounded: int
+    infinite: int
+    first: int
     worst: float
     place: int
     disagreeing: tuple[int, ...]
@@ -121,12 +169,13 @@ def count(call: Call, output: int, law: Law, rooms: int = 50) -> Count | None:
     fetch = fetcher(call)
     if isinstance(law.expr, Ref) and isinstance(law.expr.tensor, Tensor):
         moved = gather(law.expr, law.indices, fetch)
-        return Count(recorded.size, recorded.size, 0.0, 0, ()) if _is(recorded, moved) else None
+        return Count(recorded.size, recorded.size, 0, 0, -1, 0.0, 0, ()) if _is(recorded, moved) else None
     if target is None or target.unit > law.precision.unit or recorded.dtype.kind != "f":
         return None
     if recorded.size < loops.LOOPS or not loops.available() or isinstance(law.expr, Ref):
         return None
-    found = [0, 0, 0.0, 0]
+    found = [0, 0, 0, 0]
+    largest, position, first = 0.0, 0, -1
     disagreeing: list[int] = []
     known: dict[int, tuple[Any, Any]] = {}
     for piece in cut(law.expr, law.indices):
@@ -149,13 +198,15 @@ def count(call: Call, output: int, law: Law, rooms: int = 50) -> Count | None:
         unit = law.precision.unit + DOUBLE_UNIT
         given = loops.arguments(writer, state.spans(law.indices), unit, law.precision.tiny)
         limits = (target.unit, target.tiny * target.unit, target.largest, places)
-        exact, agree, worst, place, bad = loops.compiled(source)(*given, *limits)
-        found[0] += exact
-        found[1] += agree
-        if worst > found[2]:
-            found[2], found[3] = worst, whole(place)
+        *counts, vague, worst, place, bad = loops.compiled(source)(*given, *limits)
+        found = [a + int(b) for a, b in zip(found, counts, strict=True)]
+        if vague >= 0 and first < 0:
+            first = whole(vague)
+        if worst > largest:
+            largest, position = float(worst), whole(place)
         disagreeing += [whole(int(p)) for p in places[:bad]]
-    return Count(int(found[0]), int(found[1]), float(found[2]), int(found[3]), tuple(disagreeing))
+    exact, agree, unbounded, infinite = found
+    return Count(exact, agree, unbounded, infinite, first, largest, position, tuple(disagreeing))
 
 
 def _is(one: Any, other: Any) -> bool:

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from openheart.check import Verdict, check, fetcher
+from openheart.check import Verdict, check, digits_left, fetcher
 from openheart.contributions import Contributions, Term, slots_of
+from openheart.errors import OpaqueError
 from openheart.formula.expr import (
     Apply,
     Index,
@@ -32,6 +33,7 @@ from openheart.formula.expr import (
 from openheart.formula.functions import TRANSPARENT
 from openheart.formula.instance import Instance, Line
 from openheart.i18n import Message
+from openheart.nonfinite import Cause, NonFinite, born, is_finite, spelled
 from openheart.origins import Names, law_at, made_by, moves
 from openheart.recording import Call, Element, Value
 from openheart.rules.registry import Law
@@ -41,7 +43,16 @@ if TYPE_CHECKING:
     from openheart.recording import Recording
 
 ExplanationKind = Literal[
-    "computed", "parameter", "buffer", "input", "constant", "random", "uninitialized", "external", "opaque"
+    "computed",
+    "parameter",
+    "buffer",
+    "input",
+    "constant",
+    "random",
+    "uninitialized",
+    "external",
+    "opaque",
+    "unreadable",
 ]
 UNFOLDED = 24
 """At most this many explanations are unfolded under one."""
@@ -53,9 +64,12 @@ class Explanation:
 
     `value` is what PyTorch recorded; `computed` the law's value in float64 from the recorded inputs;
     `bound` how far an honest computation in the recorded precision may lie from it; `verdict` one of
-    "exact" (the recorded number is the law's, correctly rounded), "within rounding", "disagrees" and
-    "opaque" (no law: `computed` and `bound` are None). A number that nobody computed (a parameter, an
-    input, a random draw) has `law` None and says so in `kind`.
+    "exact" (the recorded number is the law's, correctly rounded), "within rounding", "disagrees",
+    "unbounded" (within the bound, but that is larger than the number; see `digits_left`), "opaque" (no law)
+    and "not checked" (what it was made of was not kept or cannot be read); in the last two `computed` and
+    `bound` are None. A number that nobody computed (a parameter, an input, a random draw) has `law` None
+    and says so in `kind`. A verdict speaks of correctness alone: `nonfinite` says of a NaN or an infinity,
+    which may well be exact, how it came about.
     """
 
     recording: Recording
@@ -101,6 +115,21 @@ class Explanation:
     def error(self) -> float | None:
         """|recorded − computed|, in float64."""
         return None if self.computed is None else float(abs(self.value - self.computed))
+
+    @property
+    def digits_left(self) -> float | None:
+        """How many decimal digits of the number the bound confirms; None where it is 0, or there is none."""
+        return digits_left(self.value, self.bound)
+
+    @cached_property
+    def nonfinite(self) -> NonFinite | None:
+        """How a NaN or an infinity came about; None for a finite number."""
+        if is_finite(self.value):
+            return None
+        if self.call is None or self.kind != "computed":
+            cause: Cause = "unknown" if self.kind in ("opaque", "unreadable") else "given"
+            return NonFinite(self.address, self.operator, spelled(self.value), cause)
+        return born(self.recording, self.call, self.output, self.at, self.address)
 
     @cached_property
     def lines(self) -> tuple[Line, ...]:
@@ -234,7 +263,13 @@ def explain(recording: Recording, address: str | Element, depth: int = 1) -> Exp
         return Explanation(
             recording, element, shown, value, value, 0.0, "exact", leaf.kind, call, output, None, at, depth
         )
-    done = check(call, output, at, law)
+    try:
+        done = check(call, output, at, law)
+    except OpaqueError:  # what it is made of was not kept
+        kind = "unreadable"
+        return Explanation(
+            recording, element, shown, value, None, None, "not checked", kind, call, output, None, at, depth
+        )
     if done is None:  # the law reaches a random draw at this place
         return Explanation(
             recording, element, shown, value, value, 0.0, "exact", "random", call, output, None, at, depth
@@ -316,7 +351,7 @@ def _case(explanation: Explanation) -> Iterator[Message]:
 
 def _notes(explanation: Explanation) -> Iterator[Message]:
     call = explanation.call
-    if explanation.kind in ("random", "uninitialized", "external", "opaque"):
+    if explanation.kind in ("random", "uninitialized", "external", "opaque", "unreadable"):
         yield Message(f"note.{explanation.kind}", {"operator": explanation.operator})
     elif explanation.kind != "computed":
         yield Message("note.given", {"kind": explanation.kind})
@@ -339,6 +374,10 @@ def _notes(explanation: Explanation) -> Iterator[Message]:
     yield from _case(explanation)
     if explanation.verdict == "disagrees":
         yield Message("note.disagrees", {"operator": explanation.operator})
+    if explanation.verdict == "unbounded":
+        yield Message("note.unbounded")
+    if explanation.nonfinite is not None:
+        yield Message(*explanation.nonfinite.note)
     if call is None:
         return
     if call.phase == "backward" and call.name == "ones_like":

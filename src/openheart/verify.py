@@ -13,14 +13,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from openheart.check import Check, Count, check, count, held
+from openheart.check import Check, Count, check, count, digits_left, held
+from openheart.errors import OpaqueError
 from openheart.formula.expr import Leaf, Ref, Tensor, walk
+from openheart.i18n import message
+from openheart.nonfinite import NonFinite, born, count_nonfinite, first_of
 from openheart.origins import law_at
-from openheart.recording import Call, Element, values_in
+from openheart.recording import Call, Element, Value, values_in
 from openheart.rules.registry import Law
 
 if TYPE_CHECKING:
@@ -28,6 +31,11 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int, int, str], None]
 """Called with how many calls are done, how many there are, and the operator at hand."""
+COUNTS = (
+    *("calls", "scalars", "exact", "within", "unbounded", "disagree"),
+    *("opaque", "not_checked", "leaves", "nonfinite", "infinite"),
+)
+"""What a tally adds up."""
 LISTED = 50
 """So many disagreements are kept one by one, and the first of every output beyond; all are counted."""
 
@@ -51,17 +59,54 @@ class Worst:
     address: str
 
 
+@dataclass(frozen=True, slots=True)
+class Unbounded:
+    """A recorded scalar that agrees with its law only because its bound is larger than itself.
+
+    `digits` is log₁₀(|recorded| ÷ bound), how many of its decimal digits are left: none, where it is ≤ 0.
+    """
+
+    address: str
+    operator: str
+    recorded: Any
+    computed: Any
+    bound: float
+    digits: float
+
+
+@dataclass(frozen=True, slots=True)
+class Unchecked:
+    """A tensor of the run that could not be held against its law, and why.
+
+    `reason` is "output" (its own numbers were not kept), "input" (those that its call read were not), or
+    "unreadable" (there is no array of them: sparse, quantized, on no device).
+    """
+
+    name: str
+    operator: str
+    scalars: int
+    reason: Literal["output", "input", "unreadable"]
+
+
 @dataclass(slots=True)
 class Tally:
-    """Counts for one operator, or for a whole run; all but `calls` count scalars."""
+    """Counts for one operator, or for a whole run; all but `calls` count scalars.
+
+    `nonfinite` counts across the verdicts: a NaN may be exact. So does `infinite`, the numbers among
+    `unbounded` whose bound is infinite.
+    """
 
     calls: int = 0
     scalars: int = 0
     exact: int = 0
     within: int = 0
+    unbounded: int = 0
     disagree: int = 0
     opaque: int = 0
+    not_checked: int = 0
     leaves: int = 0
+    nonfinite: int = 0
+    infinite: int = 0
     worst: float = 0.0
 
 
@@ -69,9 +114,15 @@ class Tally:
 class Audit:
     """The result of `Recording.verify()`.
 
-    `scalars` counts the numbers that calls made: `exact + within + disagree + opaque + leaves` of them.
-    `leaves` are numbers that nobody computes (random draws, uninitialised memory). `worst` is the largest
-    error ÷ bound, and where. `ok` says that every number was checked and none disagrees.
+    `scalars` counts the numbers that calls made, each under one verdict: `exact + within + unbounded +
+    disagree + opaque + not_checked + leaves` of them. `unbounded` are numbers that agree only because their
+    bound is larger than they are (see `openheart.check`), `not_checked` those that were not kept or cannot
+    be read, `leaves` those that nobody computes (random draws, uninitialised memory). `worst` is the
+    largest error ÷ bound, and where.
+
+    `nonfinite` counts NaN and ∞ among the numbers, whatever their verdict, and `first_nonfinite` says where
+    the first one was born. `ok` speaks of correctness alone: a NaN that its law makes too is correct, and
+    leaves `ok` as it is. No surface calls such a run healthy: `healthy` is False for it.
     """
 
     scalars: int
@@ -85,10 +136,33 @@ class Audit:
     disagreements: tuple[Disagreement, ...]
     opaque_operators: tuple[str, ...]
     sampled: bool = field(default=False)
+    unbounded: int = 0
+    not_checked: int = 0
+    nonfinite: int = 0
+    infinite: int = 0
+    first_nonfinite: NonFinite | None = None
+    unbounded_at: tuple[Unbounded, ...] = ()
+    unchecked: tuple[Unchecked, ...] = ()
+
+    @property
+    def checked(self) -> int:
+        """How many numbers were held against a law."""
+        return self.exact + self.within + self.unbounded + self.disagree
 
     @property
     def ok(self) -> bool:
-        return self.disagree == 0 and self.opaque == 0
+        """Whether there were numbers to check, every one was checked, and none disagrees.
+
+        A number within a finite bound that is larger than itself was still held to its law as closely as
+        rounding allows, and is counted in `unbounded`; an infinite bound is no check at all.
+        """
+        missed = self.disagree or self.opaque or self.not_checked or self.infinite
+        return self.checked > 0 and not missed
+
+    @property
+    def healthy(self) -> bool:
+        """`ok`, and every number is finite and has a bound that says something of it."""
+        return self.ok and not self.nonfinite and not self.unbounded
 
     def text(self, lang: str | None = None, width: int | None = None) -> str:
         """The audit as plain text."""
@@ -124,70 +198,150 @@ def verify(
     recording: Recording, sample: int | None = None, *, seed: int = 0, progress: Progress | None = None
 ) -> Audit:
     """Check every scalar that the recorded calls made, or `sample` of them a tensor, drawn with `seed`."""
-    tallies: dict[str, Tally] = {}
-    found: list[Disagreement] = []
-    worst: tuple[float, Element | None] = (0.0, None)
-    generator = np.random.default_rng(seed)
+    if sample is not None and sample < 0:
+        raise ValueError(message("error.sample", sample=sample))
+    run = _Run(recording, sample, np.random.default_rng(seed))
     for n, call in enumerate(recording.calls):
         if progress is not None:
             progress(n, len(recording.calls), call.name)
-        tally = tallies.setdefault(str(call.op).removesuffix(".default"), Tally())
-        tally.calls += 1
-        for output, value in enumerate(call.outputs):
-            size = math.prod(value.shape)
-            if not size or not value.kept:
-                continue
-            law = law_at(recording, call, output)
-            if law is None or not _readable(call, law):
-                tally.scalars += size
-                tally.opaque += size
-                continue
-            if isinstance(law.expr, Leaf):
-                tally.scalars += size
-                tally.leaves += size
-                continue
-            known = len(found)
-
-            def room(known: int = known) -> int:
-                return max(LISTED, known + 1) - len(found)
-
-            counted = count(call, output, law, room()) if sample is None else None
-            if counted is not None:
-                _add(tally, counted, size)
-                if counted.worst > worst[0]:
-                    worst = counted.worst, Element(value, _place(counted.place, value.shape))
-                for p in counted.disagreeing:
-                    place = _place(p, value.shape)
-                    again = check(call, output, place, law)
-                    if again is not None:
-                        found.extend(_disagreements(recording, call, value, place, again, room()))
-                continue
-            for at, done in _checks(call, output, law, value.shape, sample, generator):
-                top = _count(tally, done, size if at is None else 1)
-                if top is not None and top[0] > worst[0]:
-                    worst = top[0], Element(value, at if at is not None else top[1])
-                if done is not None and not np.all(done.agrees):
-                    found.extend(_disagreements(recording, call, value, at, done, room()))
+        run.call(call)
     if progress is not None:
         progress(len(recording.calls), len(recording.calls), "")
-    whole = Tally()
-    for tally in tallies.values():
-        for name in ("calls", "scalars", "exact", "within", "disagree", "opaque", "leaves"):
-            setattr(whole, name, getattr(whole, name) + getattr(tally, name))
-    element = worst[1]
-    return Audit(
-        whole.scalars,
-        whole.exact,
-        whole.within,
-        whole.disagree,
-        whole.opaque,
-        whole.leaves,
-        None if element is None else Worst(worst[0], recording.address(element)),
-        dict(sorted(tallies.items(), key=lambda row: -row[1].scalars)),
-        tuple(found),
-        tuple(sorted(name for name, tally in tallies.items() if tally.opaque)),
-        sample is not None,
-    )
+    return run.audit()
+
+
+@dataclass(slots=True)
+class _Run:
+    """An audit on its way."""
+
+    recording: Recording
+    sample: int | None
+    generator: Any
+    tallies: dict[str, Tally] = field(default_factory=dict)
+    found: list[Disagreement] = field(default_factory=list)
+    vague: list[Unbounded] = field(default_factory=list)
+    unchecked: list[Unchecked] = field(default_factory=list)
+    worst: tuple[float, Element | None] = (0.0, None)
+    first: NonFinite | None = None
+
+    def call(self, call: Call) -> None:
+        tally = self.tallies.setdefault(str(call.op).removesuffix(".default"), Tally())
+        tally.calls += 1
+        for output, value in enumerate(call.outputs):
+            if 0 in value.shape:
+                continue
+            size = math.prod(value.shape)
+            known = tally.scalars, tally.not_checked
+            try:
+                self._output(call, output, size, tally)
+            except OpaqueError:
+                tally.scalars, tally.not_checked = known
+                self._skip(call, output, size, tally, "unreadable")
+
+    def _skip(self, call: Call, output: int, size: int, tally: Tally, why: Any) -> None:
+        tally.scalars += size
+        tally.not_checked += size
+        if len(self.unchecked) < LISTED:
+            name = self.recording.name(call.outputs[output])
+            self.unchecked.append(Unchecked(name, call.name, size, why))
+
+    def _output(self, call: Call, output: int, size: int, tally: Tally) -> None:
+        value = call.outputs[output]
+        law = law_at(self.recording, call, output)
+        blank = law is not None and isinstance(law.expr, Leaf) and law.expr.kind == "uninitialized"
+        if not value.kept:
+            if not blank:  # memory that was reserved and written by a later call holds no number to check
+                self._skip(call, output, size, tally, "output")
+            return
+        if not blank:
+            self._finite(call, output, value.array, tally)
+        if law is None:
+            tally.scalars += size
+            tally.opaque += size
+        elif isinstance(law.expr, Leaf):
+            tally.scalars += size
+            tally.leaves += size
+        elif not _readable(call, law):
+            self._skip(call, output, size, tally, "input")
+        else:
+            self._check(call, output, law, size, tally)
+
+    def _finite(self, call: Call, output: int, array: Any, tally: Tally) -> None:
+        strange = count_nonfinite(array)
+        if strange:
+            tally.nonfinite += strange
+            if self.first is None:
+                self.first = born(self.recording, call, output, first_of(array))
+
+    def _check(self, call: Call, output: int, law: Law, size: int, tally: Tally) -> None:
+        value, known = call.outputs[output], len(self.found)
+
+        def room() -> int:
+            return max(LISTED, known + 1) - len(self.found)
+
+        counted = count(call, output, law, room()) if self.sample is None else None
+        if counted is not None:
+            _add(tally, counted, size)
+            if counted.worst > self.worst[0]:
+                self.worst = counted.worst, Element(value, _place(counted.place, value.shape))
+            for p in counted.disagreeing:
+                place = _place(p, value.shape)
+                again = check(call, output, place, law)
+                if again is not None:
+                    self.found.extend(_disagreements(self.recording, call, value, place, again, room()))
+            if counted.unbounded and len(self.vague) < LISTED:
+                place = _place(counted.first, value.shape)
+                self._vague(call, value, place, check(call, output, place, law))
+            return
+        for at, done in _checks(call, output, law, value.shape, self.sample, self.generator):
+            top = _count(tally, done, size if at is None else 1)
+            if top is not None and top[0] > self.worst[0]:
+                self.worst = top[0], Element(value, at if at is not None else top[1])
+            if done is not None and not np.all(done.agrees):
+                self.found.extend(_disagreements(self.recording, call, value, at, done, room()))
+            if done is not None and np.any(done.unbounded) and len(self.vague) < LISTED:
+                self._vague(call, value, at, done)
+
+    def _vague(self, call: Call, value: Value, at: tuple[int, ...] | None, done: Check | None) -> None:
+        """Keep the first unbounded number of an output."""
+        if done is None:
+            return
+        place = at if at is not None else tuple(map(int, np.argwhere(done.unbounded)[0]))
+        recorded, computed, bound = (
+            np.broadcast_to(part, np.shape(done.computed))[place if at is None else ()].item()
+            for part in (done.recorded, done.computed, done.bound)
+        )
+        digits = digits_left(recorded, bound)
+        address = self.recording.address(Element(value, place))
+        left = -math.inf if digits is None else digits
+        self.vague.append(Unbounded(address, call.name, recorded, computed, bound, left))
+
+    def audit(self) -> Audit:
+        whole = Tally()
+        for tally in self.tallies.values():
+            for name in COUNTS:
+                setattr(whole, name, getattr(whole, name) + getattr(tally, name))
+        element = self.worst[1]
+        return Audit(
+            whole.scalars,
+            whole.exact,
+            whole.within,
+            whole.disagree,
+            whole.opaque,
+            whole.leaves,
+            None if element is None else Worst(self.worst[0], self.recording.address(element)),
+            dict(sorted(self.tallies.items(), key=lambda row: -row[1].scalars)),
+            tuple(self.found),
+            tuple(sorted(name for name, tally in self.tallies.items() if tally.opaque)),
+            self.sample is not None,
+            unbounded=whole.unbounded,
+            not_checked=whole.not_checked,
+            nonfinite=whole.nonfinite,
+            infinite=whole.infinite,
+            first_nonfinite=self.first,
+            unbounded_at=tuple(self.vague),
+            unchecked=tuple(self.unchecked),
+        )
 
 
 def _checks(
@@ -220,7 +374,9 @@ def _place(position: int, shape: tuple[int, ...]) -> tuple[int, ...]:
 def _add(tally: Tally, counted: Count, size: int) -> None:
     tally.scalars += size
     tally.exact += counted.exact
-    tally.within += counted.agree - counted.exact
+    tally.within += counted.agree - counted.exact - counted.unbounded
+    tally.unbounded += counted.unbounded
+    tally.infinite += counted.infinite
     tally.disagree += size - counted.agree
     tally.worst = max(tally.worst, counted.worst)
 
@@ -234,9 +390,13 @@ def _count(tally: Tally, done: Check | None, size: int) -> tuple[float, tuple[in
     agrees = int(np.count_nonzero(done.agrees))
     exact = int(np.count_nonzero(done.exact))
     tally.exact += exact
-    tally.within += agrees - exact
+    vague = int(np.count_nonzero(done.unbounded))
+    tally.within += agrees - exact - vague
+    tally.unbounded += vague
     tally.disagree += size - agrees
     bound = np.asarray(done.bound, dtype=np.float64)
+    if vague:
+        tally.infinite += int(np.count_nonzero(done.unbounded & ~np.isfinite(bound)))
     if not np.any(bound > 0):
         return None
     with np.errstate(all="ignore"):

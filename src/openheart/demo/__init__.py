@@ -18,9 +18,10 @@ from openheart.i18n import decimal_mark, language, message
 from openheart.loading.inputs import Inputs
 from openheart.loading.subject import Subject, patient_subject
 from openheart.patients import patient
+from openheart.printers.audit import MARKS, summary
 from openheart.printers.digits import shown
 from openheart.printers.layout import SHADES, paragraph
-from openheart.printers.parts import numbers, style_for, verdict
+from openheart.printers.parts import numbers, style_for, tone, verdict
 from openheart.printers.text import Piece, pieces, wrap
 from openheart.record import recording
 from openheart.recording import Recording
@@ -169,7 +170,7 @@ class _Tour:
         self.disagreements += explanation.verdict == "disagrees"
         style = style_for(4, None, flat=True)
         word, mark, _ = verdict(explanation, style.lang)
-        shade = SHADES.get(explanation.verdict, "") if mark != "·" else "dim"
+        shade = SHADES[tone(explanation)]
         margin = "  " + (label + "  " if label else "")
         equations = numbers(explanation, style)
         if not equations:
@@ -209,6 +210,9 @@ class _Tour:
             opaque=grouped(audit.opaque),
             leaves=audit.leaves,
         )
+        for kind, sentence in summary(audit, language()):
+            if kind in ("nonfinite", "not checked", "unbounded"):
+                self.console.print(Text(f"{MARKS[kind]} {sentence}", SHADES[kind]))
 
     def page(self, rec: Recording, folder: Path | None, subject: Subject) -> Path | None:
         """Writes the page of a run."""

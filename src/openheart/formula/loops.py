@@ -420,7 +420,7 @@ def reduction_source(writer: Writer, node: Reduce, outer: Sequence[Index]) -> st
 
 
 def judge_source(writer: Writer, node: Expr, over: Sequence[Index], recorded: Any) -> str:
-    """A loop nest that holds `recorded` against `node` and only counts: exact, agreeing, the worst place."""
+    """A loop nest that holds `recorded` against `node` and only counts: exact, agreeing, unbounded."""
     n = writer.arrays.add(recorded)
     _nest(writer, over)
     made = writer.of(node)
@@ -445,16 +445,19 @@ def judge_source(writer: Writer, node: Expr, over: Sequence[Index], recorded: An
     count = [
         "exact += int(same)",
         "odd += 1 - int(same | (d <= e))",
+        "vague += int((1 - same) & (d <= e) & (1 - (e <= abs(r))))",
+        "blank += int((1 - same) & (d <= INF) & (e == INF))",
         "odd += int((d > worst*e) & (e > 0.0) & (d < INF))",
     ]
     again = [
-        "if odd:",
+        "if odd or (vague > 0 and first < 0):",
         f"    for i{inner}_0 in range(n{inner}):",
         f"        i{inner} = i{inner}_0 + s{inner}",
         *(f"        {line}" for line in (*writer.at(inner + 1), *each)),
         "        if not (same | (d <= e)) and not (abs(r) == INF and abs(v) + e >= largest and r*v > 0.0):",
         f"            if bad < rooms: places[bad] = p + i{inner}_0",
         "            bad += 1",
+        f"        if first < 0 and not same and d <= e and not e <= abs(r): first = p + i{inner}_0",
         "        if (d > worst*e) & (e > 0.0) & (d < INF):",
         f"            worst = d/e; where = p + i{inner}_0",
         f"p += n{inner}",
@@ -463,11 +466,14 @@ def judge_source(writer: Writer, node: Expr, over: Sequence[Index], recorded: An
         writer,
         over,
         (),
-        ["p = 0", "exact = 0", "bad = 0", "worst = 0.0", "where = 0", "rooms = len(places)"],
+        [
+            *("p = 0", "exact = 0", "vague = 0", "blank = 0", "bad = 0", "first = -1"),
+            *("worst = 0.0", "where = 0", "rooms = len(places)"),
+        ],
         [*each, *count],
         ahead=["odd = 0"],
         after=again,
-        result="exact, p - bad, worst, where, min(bad, rooms)",
+        result="exact, p - bad, vague, blank, first, worst, where, min(bad, rooms)",
         extra="last, least, largest, places",
     )
 

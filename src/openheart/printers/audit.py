@@ -12,9 +12,10 @@ from rich.text import Text
 
 from openheart.i18n import decimal_mark, language, message
 from openheart.printers.css import style_tag
-from openheart.printers.digits import shown
-from openheart.printers.json import number
+from openheart.printers.digits import DIGITS, shown
+from openheart.printers.json import nonfinite_dict, number
 from openheart.printers.layout import SHADES, paragraph, render
+from openheart.printers.parts import ALARM, sentence, style_for
 
 if TYPE_CHECKING:
     from openheart.verify import Audit, Tally
@@ -26,22 +27,39 @@ COLUMNS = (
     ("scalars", "audit.scalars"),
     ("exact", "audit.exact"),
     ("within", "audit.within"),
+    ("unbounded", "audit.unboundeds"),
     ("disagree", "audit.disagrees"),
     ("opaque", "audit.opaques"),
+    ("not_checked", "audit.not_checkeds"),
     ("leaves", "audit.leaves"),
+    ("nonfinite", "audit.nonfinites"),
     ("worst", "audit.worst"),
 )
+RARE = frozenset({"unbounded", "not_checked", "leaves", "nonfinite"})
+"""Columns that are printed only where there is something in them."""
+ALWAYS = ("unbounded", "disagree", "opaque", "not_checked", "nonfinite")
 LAYOUTS: tuple[tuple[str, ...], ...] = (
-    ("calls", "scalars", "exact", "within", "disagree", "opaque", "leaves", "worst"),
-    ("scalars", "exact", "within", "disagree", "opaque", "leaves", "worst"),
-    ("scalars", "exact", "within", "disagree", "opaque", "worst"),
-    ("scalars", "exact", "within", "disagree", "opaque"),
-    ("scalars", "disagree", "opaque"),
+    ("calls", "scalars", "exact", "within", *ALWAYS, "leaves", "worst"),
+    ("scalars", "exact", "within", *ALWAYS, "leaves", "worst"),
+    ("scalars", "exact", "within", *ALWAYS, "worst"),
+    ("scalars", "exact", "within", *ALWAYS),
+    ("scalars", *ALWAYS),
+    ALWAYS,
+    ("disagree", "opaque", "nonfinite"),
     ("disagree", "opaque"),
 )
 """The columns, from a wide terminal's to a narrow one's: the first that leave the names room are taken."""
 GAP = 2
-ALARMS = {"disagree": "disagrees", "opaque": "opaque"}
+UNCHECKED = 3
+"""So many tensors that were not checked are named; the others are counted."""
+HTML_SHADES = {"exact": "oh-good", "correct": "", "disagrees": "oh-bad"}
+ALARMS = {
+    "disagree": "disagrees",
+    "opaque": "opaque",
+    "unbounded": "unbounded",
+    "not_checked": "not checked",
+    "nonfinite": "nonfinite",
+}
 
 
 def text(audit: Audit, lang: str | None = None, width: int | None = None, color: bool = False) -> str:
@@ -71,11 +89,16 @@ def audit_dict(audit: Audit) -> dict[str, Any]:
         "schema": "openheart.audit",
         "version": VERSION,
         "ok": audit.ok,
+        "healthy": audit.healthy,
         "sampled": audit.sampled,
         **{
             name: getattr(audit, name)
-            for name in ("scalars", "exact", "within", "disagree", "opaque", "leaves")
+            for name in (
+                *("scalars", "exact", "within", "unbounded", "disagree"),
+                *("opaque", "not_checked", "leaves", "nonfinite"),
+            )
         },
+        "first_nonfinite": nonfinite_dict(audit.first_nonfinite),
         "worst": None
         if audit.worst is None
         else {"ratio": number(audit.worst.ratio), "address": audit.worst.address},
@@ -85,6 +108,14 @@ def audit_dict(audit: Audit) -> dict[str, Any]:
             for d in audit.disagreements
         ],
         "opaque_operators": list(audit.opaque_operators),
+        "unbounded_at": [
+            {
+                **asdict(u),
+                **{name: number(getattr(u, name)) for name in ("recorded", "computed", "bound", "digits")},
+            }
+            for u in audit.unbounded_at
+        ],
+        "unchecked": [asdict(u) for u in audit.unchecked],
     }
 
 
@@ -94,24 +125,58 @@ def _tally(row: Tally) -> dict[str, Any]:
 
 def summary(audit: Audit, lang: str) -> list[tuple[str, str]]:
     """What the audit found, each sentence with its verdict."""
-    if not audit.scalars:
+    if not audit.by_operator:
         return [("opaque", message("audit.empty", lang))]
+    found = [
+        (verdict, message(f"audit.{name}", lang, count=count))
+        for name, verdict in (
+            ("disagree", "disagrees"),
+            ("nonfinite", "nonfinite"),
+            ("opaque", "opaque"),
+            ("not_checked", "not checked"),
+            ("unbounded", "unbounded"),
+        )
+        if (count := getattr(audit, name))
+    ]
+    if audit.infinite:
+        found.append(("unbounded", message("audit.unbounded.infinite", lang, count=audit.infinite)))
     if audit.ok:
-        return [("exact", message("audit.ok.sampled" if audit.sampled else "audit.ok", lang))]
-    found = []
-    if audit.disagree:
-        found.append(("disagrees", message("audit.disagree", lang, count=audit.disagree)))
-    if audit.opaque:
-        found.append(("opaque", message("audit.opaque", lang, count=audit.opaque)))
-    return found
+        said = message("audit.ok.sampled" if audit.sampled else "audit.ok", lang)
+        found.append(("correct" if found else "exact", said))
+    return found or [("opaque", message("audit.nothing", lang))]
 
 
-MARKS = {"exact": "✓", "disagrees": "✗", "opaque": "?"}
+MARKS = {"exact": "✓", "correct": "✓", "disagrees": "✗", "nonfinite": ALARM}
+MARKS |= {"opaque": "?", "not checked": "?", "unbounded": "~"}
+
+
+def details(audit: Audit, lang: str) -> list[str]:
+    """Where the first NaN or infinity was born, where a bound says nothing first, what was not checked."""
+    said = []
+    strange = audit.first_nonfinite
+    if strange is not None:
+        key, params = strange.note
+        why = sentence(key, params, style_for(DIGITS, lang, flat=True))
+        about = {"number": strange.sign, "address": strange.address, "operator": strange.operator}
+        said.append(message("audit.nonfinite.first", lang, **about, why=why))
+    for u in audit.unbounded_at[:1]:
+        about = {"address": u.address, "operator": u.operator, "recorded": _full(u.recorded)}
+        about |= {"bound": _full(u.bound, 1), "digits": _full(u.digits, 1)}
+        said.append(message("audit.unbounded.first", lang, **about))
+    if audit.unchecked:
+        listed = ", ".join(
+            f"{u.name} ({u.operator}: {message(f'audit.unchecked.{u.reason}', lang)})"
+            for u in audit.unchecked[:UNCHECKED]
+        )
+        rest = len(audit.unchecked) - UNCHECKED
+        more = f", {message('more', lang, count=rest)}" if rest > 0 else ""
+        said.append(f"{message('audit.unchecked', lang)}: {listed}{more}")
+    return said
 
 
 def _lines(audit: Audit, lang: str, width: int) -> Iterator[Text]:
-    for verdict, sentence in summary(audit, lang):
-        yield from paragraph(Text.assemble((f"{MARKS[verdict]} {sentence}", SHADES[verdict])), width)
+    for verdict, said in summary(audit, lang):
+        yield from paragraph(Text.assemble((f"{MARKS[verdict]} {said}", SHADES[verdict])), width)
     if not audit.by_operator:
         return
     yield Text()
@@ -122,6 +187,8 @@ def _lines(audit: Audit, lang: str, width: int) -> Iterator[Text]:
             "audit.worst.where", lang, ratio=_ratio(audit.worst.ratio), address=audit.worst.address
         )
         yield from paragraph(Text(said, SHADES["faint"]), width)
+    for said in details(audit, lang):
+        yield from paragraph(Text(said, SHADES["note"]), width)
     if audit.disagreements:
         yield Text()
         yield Text(message("audit.disagreements", lang), SHADES["label"])
@@ -135,10 +202,10 @@ def _lines(audit: Audit, lang: str, width: int) -> Iterator[Text]:
 
 
 def _columns(audit: Audit, names: Sequence[str] | None = None) -> list[tuple[str, str]]:
-    """The columns worth printing: no column of zeros but the two that matter most."""
+    """The columns worth printing: no column of zeros but the common ones and the two that matter most."""
     kept = []
     for name, key in COLUMNS:
-        empty = name == "leaves" and not audit.leaves
+        empty = name in RARE and not getattr(audit, name)
         if not empty and (names is None or name in names):
             kept.append((name, key))
     return kept
@@ -208,10 +275,10 @@ def total(audit: Audit) -> Tally:
 def audit_html(audit: Audit, lang: str | None = None, *, styled: bool = True) -> str:
     """The audit as an HTML fragment that needs nothing else."""
     spoken = language(lang)
-    shade = {"exact": "oh-good", "disagrees": "oh-bad", "opaque": "oh-warn"}
     head = "".join(
-        f'<span class="oh-verdict {shade[verdict]}">{MARKS[verdict]} {escape(sentence)}</span> '
-        for verdict, sentence in summary(audit, spoken)
+        f'<span class="oh-verdict {HTML_SHADES.get(verdict, "oh-warn")}">'
+        f"{MARKS[verdict]} {escape(said)}</span> "
+        for verdict, said in summary(audit, spoken)
     )
     body = _html_table(audit, spoken) if audit.by_operator else ""
     if audit.worst is not None:
@@ -219,6 +286,7 @@ def audit_html(audit: Audit, lang: str | None = None, *, styled: bool = True) ->
             "audit.worst.where", spoken, ratio=_ratio(audit.worst.ratio), address=audit.worst.address
         )
         body += f'<p class="oh-more">{escape(said)}</p>'
+    body += "".join(f'<p class="oh-more">{escape(said)}</p>' for said in details(audit, spoken))
     if audit.disagreements:
         body += _html_disagreements(audit, spoken)
     return (

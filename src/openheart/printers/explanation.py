@@ -179,7 +179,7 @@ def _equation(e: Equation, style: Style, width: int) -> Iterator[Text]:
 def _step(e: Equation, step: Explanation, style: Style, width: int) -> Iterator[Text]:
     *lines, last = _equation(e, style, width - 2)
     yield from lines
-    yield Text.assemble(last, " ", (parts.verdict(step, style.lang)[1], SHADES[step.verdict]))
+    yield Text.assemble(last, " ", (parts.verdict(step, style.lang)[1], SHADES[parts.tone(step)]))
 
 
 def _consumed(run: Sequence[Piece], line: Sequence[Piece]) -> int:
@@ -255,7 +255,7 @@ def _sources(found: Sequence[tuple[str, Scalar]], style: Style, width: int) -> l
 def _check(explanation: Explanation, style: Style, width: int) -> list[Text]:
     check = parts.check_numbers(explanation, style.digits)
     word, mark, why = parts.verdict(explanation, style.lang)
-    shade = SHADES[explanation.verdict] if mark != "·" else SHADES["faint"]
+    shade = SHADES[parts.tone(explanation)]
     said = Text.assemble((f"{mark} {word}", shade), (f" — {why}", SHADES["faint"]))
     if check.float64 is None or mark == "·":
         return paragraph(said, width)
@@ -264,6 +264,7 @@ def _check(explanation: Explanation, style: Style, width: int) -> list[Text]:
         ("check.float64", check.float64),
         ("check.difference", check.difference),
         ("check.bound", check.bound),
+        ("check.digits", check.digits),
     )
     items = [
         Text.assemble((message(key, style.lang) + " ", SHADES["faint"]), (number.text(style.decimal), ""))

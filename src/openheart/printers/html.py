@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from openheart.explain import Explanation
 
 SHADES = {"exact": "oh-good", "within rounding": "oh-good", "disagrees": "oh-bad", "opaque": "oh-warn"}
+SHADES |= dict.fromkeys(("unbounded", "not checked", "nonfinite"), "oh-warn") | {"faint": "", "correct": ""}
 
 
 def explanation_html(
@@ -50,7 +51,7 @@ def _article(explanation: Explanation, style: Style) -> str:
 
 def _head(explanation: Explanation, style: Style) -> str:
     word, mark, why = parts.verdict(explanation, style.lang)
-    shade = SHADES[explanation.verdict] if mark != "·" else ""
+    shade = SHADES[parts.tone(explanation)]
     where = " · ".join(parts.origin(explanation, style.lang))
     return (
         f'<div class="oh-head"><h3>{_address(explanation.address)}<span class="oh-eq">=</span>'
@@ -118,7 +119,7 @@ def _line(e: Equation, style: Style, *, named: bool = False, checked: Explanatio
     if checked is not None:
         word, mark, _ = parts.verdict(checked, style.lang)
         title = escape(word, quote=True)
-        end = f' <span class="oh-mark {SHADES[checked.verdict]}" title="{title}">{mark}</span>'
+        end = f' <span class="oh-mark {SHADES[parts.tone(checked)]}" title="{title}">{mark}</span>'
     return f'<div class="oh-line {"oh-named" if named else "oh-sum"}">{drawn}{end}</div>'
 
 
@@ -181,7 +182,7 @@ def _sources(found: Sequence[tuple[str, Scalar]], style: Style) -> str:
 def _check(explanation: Explanation, style: Style) -> str:
     check = parts.check_numbers(explanation, style.digits)
     word, mark, why = parts.verdict(explanation, style.lang)
-    shade = SHADES[explanation.verdict] if mark != "·" else ""
+    shade = SHADES[parts.tone(explanation)]
     said = f'<p class="oh-why"><b class="{shade}">{mark} {escape(word)}</b> — {escape(why)}</p>'
     if check.float64 is None or mark == "·":
         return said
@@ -190,6 +191,7 @@ def _check(explanation: Explanation, style: Style) -> str:
         ("check.float64", check.float64),
         ("check.difference", check.difference),
         ("check.bound", check.bound),
+        ("check.digits", check.digits),
     )
     items = "".join(
         f"<div><dt>{_word(key, style.lang)}</dt><dd>{escape(number.text(style.decimal))}</dd></div>"

@@ -32,6 +32,7 @@ from openheart.printers.notation import parts as named_parts
 
 if TYPE_CHECKING:
     from openheart.explain import Explanation
+    from openheart.nonfinite import NonFinite
 
 VERSION = 1
 
@@ -53,11 +54,13 @@ def explanation_dict(explanation: Explanation, digits: int = DIGITS) -> dict[str
             "computed": None if explanation.computed is None else number(explanation.computed),
             "difference": None if explanation.error is None else number(explanation.error),
             "bound": None if explanation.bound is None else number(explanation.bound),
+            "digits_left": None if explanation.digits_left is None else number(explanation.digits_left),
             "text": {
                 "recorded": check.recorded.text(),
                 "computed": check.float64.text() if check.float64 else None,
             },
         },
+        "nonfinite": nonfinite_dict(explanation.nonfinite),
         "call": None
         if call is None
         else {
@@ -89,6 +92,22 @@ def number(value: Scalar) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return "nan" if math.isnan(value) else "inf" if value > 0 else "-inf"
     return value
+
+
+def nonfinite_dict(found: NonFinite | None) -> dict[str, Any] | None:
+    """How a NaN or an infinity came about; None for a finite number."""
+    if found is None:
+        return None
+    return {
+        "number": found.number,
+        "cause": found.cause,
+        "address": found.address,
+        "operator": found.operator,
+        "source": found.source,
+        "function": found.function,
+        "computed": None if found.computed is None else number(found.computed),
+        "largest": found.largest,
+    }
 
 
 def _law(explanation: Explanation) -> dict[str, Any] | None:

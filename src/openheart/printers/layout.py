@@ -31,6 +31,10 @@ SHADES = {
     "within rounding": "green",
     "disagrees": "bold red",
     "opaque": "bold yellow",
+    "unbounded": "bold yellow",
+    "not checked": "bold yellow",
+    "nonfinite": "bold yellow",
+    "correct": "",
 }
 """The terminal's colours by role; all of them are readable on light and on dark."""
 

@@ -46,8 +46,12 @@ VERDICTS = {
     "within rounding": ("verdict.within", "✓"),
     "disagrees": ("verdict.disagrees", "✗"),
     "opaque": ("verdict.opaque", "?"),
+    "unbounded": ("verdict.unbounded", "~"),
+    "not checked": ("verdict.not_checked", "?"),
 }
 """A verdict's catalogue key and its mark."""
+ALARM = "!"
+"""The mark of a number that is correct and not finite."""
 
 
 def style_for(digits: int, lang: str | None, *, flat: bool) -> Style:
@@ -206,6 +210,8 @@ class CheckNumbers:
     float64: Shown | None
     difference: Shown | None
     bound: Shown | None
+    digits: Shown | None = None
+    """How many decimal digits the bound leaves of an unbounded number."""
 
 
 def check_numbers(explanation: Explanation, digits: int) -> CheckNumbers:
@@ -213,13 +219,14 @@ def check_numbers(explanation: Explanation, digits: int) -> CheckNumbers:
     recorded, computed = explanation.value, explanation.computed
     if computed is None:
         return CheckNumbers(shown(recorded, digits), None, None, None)
-    error, bound = explanation.error, explanation.bound
+    error, bound, left = explanation.error, explanation.bound, explanation.digits_left
     fine = _telling(recorded, error, digits)
     return CheckNumbers(
         shown(recorded, fine),
         shown(computed, fine),
         None if error is None else shown(error, 1),
         None if bound is None else shown(bound, 1),
+        shown(left, 1) if explanation.verdict == "unbounded" and left is not None else None,
     )
 
 
@@ -235,9 +242,24 @@ def _telling(value: Any, error: float | None, digits: int) -> int:
 def verdict(explanation: Explanation, lang: str) -> tuple[str, str, str]:
     """The verdict's word, its mark and why; a number that nothing computed has no check to pass."""
     key, mark = VERDICTS[explanation.verdict]
-    if explanation.verdict != "opaque" and explanation.kind != "computed":
-        return message(f"kind.{explanation.kind}", lang), "·", message("verdict.given.why", lang)
-    return message(key, lang), mark, message(f"{key}.why", lang)
+    if explanation.verdict not in ("opaque", "not checked") and explanation.kind != "computed":
+        word, mark, why = message(f"kind.{explanation.kind}", lang), "·", message("verdict.given.why", lang)
+    else:
+        word, why = message(key, lang), message(f"{key}.why", lang)
+    if explanation.nonfinite is None or explanation.verdict == "disagrees":
+        return word, mark, why
+    number = shown(explanation.value).text(decimal_mark())
+    word = message("verdict.but", lang, verdict=word, number=number)
+    return word, ALARM, message("verdict.but.why", lang, why=why)
+
+
+def tone(explanation: Explanation) -> str:
+    """What a verdict is coloured by: itself, "nonfinite", or "faint" where there was nothing to check."""
+    if explanation.verdict != "disagrees" and explanation.nonfinite is not None:
+        return "nonfinite"
+    if explanation.verdict in ("opaque", "not checked") or explanation.kind == "computed":
+        return explanation.verdict
+    return "faint"
 
 
 def origin(explanation: Explanation, lang: str) -> list[str]:

@@ -17,7 +17,7 @@ from openheart.printers.css import style_tag
 from openheart.printers.digits import shown
 from openheart.printers.html import explanation_html
 from openheart.printers.page import document as html_document
-from openheart.printers.parts import VERDICTS
+from openheart.printers.parts import ALARM, verdict
 from openheart.recording import Element
 from openheart.show.drawing import drawing
 from openheart.show.maps import link, tensor_html
@@ -28,6 +28,7 @@ from openheart.spelling import harmless
 if TYPE_CHECKING:
     from openheart.explain import Explanation
     from openheart.recording import Recording, Value
+    from openheart.verify import Audit
 
 __all__ = ["document"]
 
@@ -91,22 +92,32 @@ def _css() -> str:
 # Sections ------------------------------------------------------------------------------------------
 
 
-def _head(page: _Page, title: str, story: str, audit: Any) -> str:
-    verdict = (
-        ("oh-good", "✓", page.word("ok", count=grouped(audit.scalars)))
-        if audit.ok and not audit.sampled
-        else ("oh-good", "✓", page.word("ok.sampled", count=grouped(audit.scalars)))
-        if audit.ok
-        else ("oh-bad", "✗", page.word("disagree", count=audit.disagree))
-        if audit.disagree
-        else ("oh-warn", "?", page.word("opaque", count=grouped(audit.opaque)))
-    )
-    shade, mark, said = verdict
+def _head(page: _Page, title: str, story: str, audit: Audit) -> str:
+    shade, mark, said = _verdict(page, audit)
     told = f'<p class="oh-story">{escape(story)}</p>' if story else ""
     return (
         f'<header class="oh-title"><p class="oh-brand">openheart</p><h1>{escape(title)}</h1>{told}'
         f'<p><a class="oh-verdict {shade}" href="#section:audit">{mark} {said}</a></p></header>'
     )
+
+
+def _verdict(page: _Page, audit: Audit) -> tuple[str, str, str]:
+    """The worst that the audit found: its colour, its mark, its sentence."""
+    for name, shade in (
+        ("disagree", "oh-bad"),
+        ("nonfinite", "oh-warn"),
+        ("opaque", "oh-warn"),
+        ("not_checked", "oh-warn"),
+        ("unbounded", "oh-warn"),
+    ):
+        found = getattr(audit, name)
+        if found:
+            mark = {"disagree": "✗", "nonfinite": ALARM, "unbounded": "~"}.get(name, "?")
+            count = found if found == 1 or name == "disagree" else grouped(found)
+            return shade, mark, page.word(name, count=count)
+    if not audit.ok:
+        return "oh-warn", "?", page.word("nothing")
+    return "oh-good", "✓", page.word("ok.sampled" if audit.sampled else "ok", count=grouped(audit.scalars))
 
 
 def _section(page: _Page, key: str, body: str) -> str:
@@ -201,7 +212,7 @@ def _sheet(page: _Page, explanation: Explanation) -> str:
         f'<a class="oh-close" href="#_" aria-label="{page.word("close")}" title="{page.word("close")}">×</a>'
     )
     body = _linked(page, explanation_html(explanation, page.digits, page.lang, styled=False))
-    _, mark = VERDICTS[explanation.verdict]
+    _, mark, _ = verdict(explanation, page.lang)
     value = shown(explanation.value, page.digits).text()
     label = escape(f"{address} = {value} {mark}", quote=True)
     place = escape(address, quote=True)
