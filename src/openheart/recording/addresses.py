@@ -14,7 +14,7 @@ from openheart.recording.names import Names
 from openheart.recording.values import Element, Value
 from openheart.spelling import spelled
 
-__all__ = ["Part", "address_of", "find_element", "find_part", "find_value", "split"]
+__all__ = ["Part", "address_of", "find_element", "find_part", "find_value", "get_value", "split"]
 
 _FIRST_VISIT = re.compile(r":1(?=[./])")  # `0:1.out` is `0.out`
 _INDEXED = re.compile(r"^(?P<name>.*)\[(?P<index>[^\[\]]*)\]\s*$", re.DOTALL)
@@ -200,6 +200,11 @@ def _written(name: str, index: tuple[int, ...]) -> str:
 def _nearest_index(given: tuple[int, ...], shape: tuple[int, ...]) -> tuple[int, ...]:
     padded = (*given, *([0] * len(shape)))[: len(shape)]
     return tuple(max(-size, min(at, size - 1)) % size for at, size in zip(padded, shape, strict=True))
+
+
+def get_value(names: Names, name: str) -> Value | None:
+    """The value with this name; None where nothing has it, without looking for its like."""
+    return _found(names, name)
 
 
 def _found(names: Names, name: str) -> Value | None:

@@ -146,6 +146,16 @@ class Recording:
         """
         return addresses.find_value(self._named, address)
 
+    def get(self, name: str) -> Value | None:
+        """The value with this name, or None: for a name that may well not be there.
+
+        >>> import torch, openheart as oh
+        >>> rec = oh.record(torch.nn.Linear(2, 1), torch.ones(1, 2))
+        >>> rec.get("weight").shape, rec.get("weight.grad")
+        ((1, 2), None)
+        """
+        return addresses.get_value(self._named, name)
+
     def element(self, address: str) -> Element:
         """The scalar at this address, `0.out[0,2]`; negative indices count from the end.
 

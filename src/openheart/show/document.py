@@ -21,7 +21,7 @@ from openheart.printers.parts import ALARM, verdict
 from openheart.recording import Element
 from openheart.show.drawing import drawing
 from openheart.show.maps import link, tensor_html
-from openheart.show.modules import grouped, modules_table, shape_of, value_of
+from openheart.show.modules import grouped, modules_table, shape_of
 from openheart.show.selection import main_output, named_values, selected
 from openheart.spelling import harmless
 
@@ -189,7 +189,7 @@ def _cards(page: _Page, group: Sequence[tuple[str, Value]]) -> str:
 
 def _classes(page: _Page, name: str, value: Value) -> str:
     """What the output's classes are called, for the network's own output."""
-    output = value_of(page.rec, "output")
+    output = page.rec.get("output")
     few = 1 < len(page.labels) <= 12
     if (
         output is None

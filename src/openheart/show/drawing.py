@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from openheart.errors import AddressError
 from openheart.i18n import decimal_mark
 from openheart.printers.digits import shown
 from openheart.recording import Recording, Value
@@ -59,21 +58,21 @@ def _chain(rec: Recording) -> list[_Column]:
     """Input and module outputs, each fed by the one before; none if the network is not a small chain."""
     if rec.model is None:
         return []
-    try:
-        before = rec.value("input")
-        columns = [_column("input", "", before, None)]
-        for path, module in rec.model.named_modules():
-            if any(True for _ in module.children()) or (
-                isinstance(module, torch.nn.Dropout) and not module.training
-            ):
-                continue
-            if rec.value(f"{path}.in") is not before:
-                return []
-            before = rec.value(f"{path}.out")
-            weight = rec.value(f"{path}.weight") if isinstance(module, torch.nn.Linear) else None
-            columns.append(_column(rec.name(before), shown_whole(type(module).__name__), before, weight))
-    except AddressError:
+    before = rec.get("input")
+    if before is None:
         return []
+    columns = [_column("input", "", before, None)]
+    for path, module in rec.model.named_modules():
+        if any(True for _ in module.children()) or (
+            isinstance(module, torch.nn.Dropout) and not module.training
+        ):
+            continue
+        into, out = rec.get(f"{path}.in"), rec.get(f"{path}.out")
+        if into is not before or out is None:
+            return []
+        before = out
+        weight = rec.get(f"{path}.weight") if isinstance(module, torch.nn.Linear) else None
+        columns.append(_column(rec.name(before), shown_whole(type(module).__name__), before, weight))
     fits = len(columns) <= LONGEST and all(
         c.numbers is not None and len(c.numbers) <= TALLEST for c in columns
     )

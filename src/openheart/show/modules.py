@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from openheart.errors import AddressError
 from openheart.i18n import message
 from openheart.origins import moved_from
 from openheart.show.maps import link
@@ -15,7 +14,7 @@ from openheart.spelling import shown_whole, spelled
 if TYPE_CHECKING:
     from openheart.recording import Call, Recording, Value
 
-__all__ = ["grouped", "modules_table", "shape_of", "value_of"]
+__all__ = ["grouped", "modules_table", "shape_of"]
 
 
 def modules_table(rec: Recording, lang: str) -> str:
@@ -27,14 +26,14 @@ def modules_table(rec: Recording, lang: str) -> str:
         if call.phase == "forward" and call.step == 0:
             ran.setdefault(call.scope, {}).setdefault(call.name, _only_moves(rec, call))
     rows = []
-    paths = [p for p in known if p in ran or value_of(rec, f"{p}.out") is not None] if known else list(ran)
+    paths = [p for p in known if p in ran or rec.get(f"{p}.out") is not None] if known else list(ran)
     for path in paths:
         module = known.get(path)
         leaf = module is None or not any(True for _ in module.children())
         if not leaf and not ran.get(path) and path:
             continue
-        out = value_of(rec, f"{path}.out") or (value_of(rec, "output") if not path else None)
-        into = value_of(rec, f"{path}.in") or (value_of(rec, "input") if not path else None)
+        out = rec.get(f"{path}.out") or (rec.get("output") if not path else None)
+        into = rec.get(f"{path}.in") or (rec.get("input") if not path else None)
         held = sum(p.numel() for p in module.parameters(recurse=leaf)) if module is not None else 0
         rows.append(
             "<tr>"
@@ -87,21 +86,13 @@ def _described(module: Any) -> str:
     return f"{kind}({said})" if said and len(said) <= 32 else kind
 
 
-def value_of(rec: Recording, name: str) -> Value | None:
-    """The value of that name, or None."""
-    try:
-        return rec.value(name)
-    except AddressError:
-        return None
-
-
 def shape_of(value: Value | None) -> str:
     """A shape as one says it: `4 × 1 × 8 × 8`."""
     return "–" if value is None else " × ".join(map(str, value.shape)) or "1"
 
 
 def _tensor_link(rec: Recording, name: str, said: str) -> str:
-    value = value_of(rec, name)
+    value = rec.get(name)
     if value is None:
         return escape(said)
     return f'<a href="{link("tensor:" + rec.name(value))}">{escape(said)}</a>'

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from openheart.errors import AddressError
 from openheart.explain import explain
 from openheart.origins import moved_from
 from openheart.printers.parts import sources
@@ -70,8 +68,9 @@ def _computed(rec: Recording, value: Value) -> bool:
 
 def main_output(rec: Recording) -> Value | None:
     """What the network returned; for plain code, the last tensor of the forward pass."""
-    with contextlib.suppress(AddressError):
-        return rec.value("output")
+    output = rec.get("output")
+    if output is not None:
+        return output
     made = [c.outputs[0] for c in rec.calls if c.phase == "forward" and c.outputs]
     return made[-1] if made else None
 
@@ -90,10 +89,9 @@ def _foremost(rec: Recording, name: str, value: Value) -> Iterator[Element]:
     largest = _largest(value)
     yield largest
     if name.endswith(".grad"):
-        with contextlib.suppress(AddressError):
-            after = rec.value(f"{name.removesuffix('.grad')}.after")
-            if after.shape == value.shape:
-                yield Element(after, largest.index)
+        after = rec.get(f"{name.removesuffix('.grad')}.after")
+        if after is not None and after.shape == value.shape:
+            yield Element(after, largest.index)
 
 
 def _largest(value: Value) -> Element:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from openheart.errors import AddressError, OpaqueError
+from openheart.errors import OpaqueError
 
 if TYPE_CHECKING:
     from openheart.recording import Recording, Value
@@ -107,20 +107,16 @@ def _outputs(before: Recording, after: Recording) -> tuple[str, Value, Value] | 
     steps = {call.step for call in before.calls}
     for step in sorted(steps, reverse=True):
         address = f"@{step} output" if step else "output"
-        try:
-            return address, before.value(address), after.value(address)
-        except AddressError:
-            continue
+        one, other = before.get(address), after.get(address)
+        if one is not None and other is not None:
+            return address, one, other
     return None
 
 
 def _samples(recording: Recording) -> int | None:
     """How many samples the input has; None without an input of two dimensions or more."""
-    try:
-        shape = recording.value("input").shape
-    except AddressError:
-        return None
-    return shape[0] if len(shape) > 1 else None
+    value = recording.get("input")
+    return value.shape[0] if value is not None and len(value.shape) > 1 else None
 
 
 def _decided(output: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
