@@ -47,6 +47,7 @@ ExplanationKind = Literal[
     "parameter",
     "buffer",
     "input",
+    "leaf",
     "constant",
     "random",
     "uninitialized",

@@ -17,14 +17,17 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from openheart.recording import Recording
 from openheart.recording.afterwards import settle
+from openheart.recording.assignments import watch
 from openheart.recording.keeping import check_keep
-from openheart.recording.log import ENTER, EXIT, REBIND, STEP, STEPPED, Log, is_plain
+from openheart.recording.log import ENTER, EXIT, REBIND, STEP, STEPPED, Log, Stale, is_plain
 from openheart.recording.plans import PLANS, Plan, plan_of, written_tensors
+from openheart.recording.storages import geometry_of
 from openheart.spelling import spelled
 
 __all__ = ["Recorder", "record", "recording"]
@@ -217,6 +220,11 @@ class Recorder(TorchDispatchMode):
                     (tensor, tensor.detach(), tensor.untyped_storage()._cdata)
                     for _, _, tensor in self.log.named
                 ]
+                self.log.stale = [
+                    Stale(tensor, StorageWeakRef(gradient.untyped_storage()), geometry_of(gradient))
+                    for tensor, _, _ in self._aliases
+                    if tensor.is_leaf and (gradient := tensor.grad) is not None and is_plain(gradient)
+                ]
         self.log.sequence = _sequence() - 1
         _install()
         try:
@@ -324,12 +332,17 @@ def _install() -> None:
             for recorder in _recorders():
                 recorder.optimizer_stepped(optimizer)
 
+        def note(entry: tuple[Any, ...]) -> None:
+            for recorder in _recorders():
+                recorder._add(entry)
+
         def restore() -> None:
             if vars(torch.nn.Module)["_call_impl"] is call:
                 torch.nn.Module._call_impl = original  # type: ignore[method-assign]
 
         _handles[:] = [
             restore,
+            watch(note),
             register_optimizer_step_pre_hook(before).remove,
             register_optimizer_step_post_hook(after).remove,
         ]

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from openheart.recording.log import Log, is_plain
+from openheart.recording.log import GRAD, RETAIN, Log, is_plain
 from openheart.recording.storages import Undo, geometry_of
 
 if TYPE_CHECKING:
@@ -36,8 +36,13 @@ def settle(log: Log) -> None:
     leaves = {id(tensor): tensor for _, _, tensor in log.named}
     leaves.update((id(tensor), tensor) for _, _, tensor in log.named_later)
     results: list[torch.Tensor] = []
+    retained: dict[int, torch.Tensor] = {}
     for entry in log.entries:
         if len(entry) < 11:
+            if entry[0] == GRAD and type(entry[2]) is torch.Tensor and id(entry[2]) not in made:
+                leaves[id(entry[2])] = entry[2]
+            elif entry[0] == RETAIN:
+                retained[id(entry[1])] = entry[1]
             continue
         # In a backward pass, what was saved comes back as new objects that only look like leaves.
         if entry[7] is None:
@@ -58,6 +63,10 @@ def settle(log: Log) -> None:
                 if type(item) is torch.Tensor:
                     made.add(id(item))
                     results.append(item)
+    retained.update((id(tensor), tensor) for tensor in leaves.values() if tensor.retains_grad)
+    for tensor in retained.values():
+        if not tensor.is_leaf and tensor.grad is not None:
+            log.retained.append((tensor, tensor.grad))
     plain = [tensor for tensor in leaves.values() if is_plain(tensor)]
     for tensor in results + plain:
         if not tensor.is_inference():  # what is made in inference mode has no version counter

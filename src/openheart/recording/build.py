@@ -10,7 +10,19 @@ from typing import Any
 
 import torch
 
-from openheart.recording.log import ENTER, EXIT, REBIND, STEP, STEPPED, Log, is_plain
+from openheart.recording.leaves import Gradient, Leaves
+from openheart.recording.log import (
+    ENGINE,
+    ENGINED,
+    ENTER,
+    EXIT,
+    GRAD,
+    REBIND,
+    STEP,
+    STEPPED,
+    Log,
+    is_plain,
+)
 from openheart.recording.memory import Memory
 from openheart.recording.operators import REREAD
 from openheart.recording.phases import Phases
@@ -30,6 +42,9 @@ from openheart.recording.values import (
 from openheart.spelling import spelled
 
 __all__ = ["Facts", "Visit", "build"]
+
+# The code that starts autograd: what the engine does of its own accord seems to be called by it.
+_ENGINE = torch.autograd.graph._engine_run_backward.__code__
 
 
 @dataclass(slots=True, eq=False)
@@ -63,9 +78,19 @@ class Facts:
     leaves_after: list[tuple[int, Value, Value]] = field(
         default_factory=list
     )  # step, leaf without a name, as it leaves it
-    leaf_grads: list[tuple[int, str | None, Value, Value]] = field(
+    gradients: list[Gradient] = field(default_factory=list)  # what `.grad` of each leaf held
+    arrived: list[tuple[int, Value, Value]] = field(
         default_factory=list
-    )  # step, name, leaf, gradient
+    )  # step, leaf, what autograd left in its `.grad`
+    retained: list[tuple[Value, Value]] = field(
+        default_factory=list
+    )  # an activation, and what its `.grad` is at the end
+    asked: list[tuple[int, Value, Value]] = field(
+        default_factory=list
+    )  # step, value, its gradient as torch.autograd.grad returned it
+    leaves: dict[int, str] = field(
+        default_factory=dict
+    )  # id of a leaf that the model does not have → "parameter" if it is trained, else "leaf"
     activation_grads: list[tuple[Value, Value]] = field(default_factory=list)
     # calls that a function of torch.nn.functional made itself: whether that is a loss of (output, target)
     criteria: dict[int, bool] = field(default_factory=dict)
@@ -81,21 +106,21 @@ class _Walk:
     def __init__(self, log: Log) -> None:
         self.log = log
         self.facts = Facts()
-        self.memory = Memory(log, self.reread)
+        self.names: dict[int, str] = {}
+        for _, name, tensor in log.named:
+            self.names.setdefault(id(tensor), name)
+        self.memory = Memory(log, self.reread, self.began)
         self.phases = Phases(log.has_model)
+        self.leaves = Leaves(self.memory, self.names, log.stale, self.phases.gradient)
         self.ties = Ties(log.sequence)
         self.open: list[tuple[Visit, bool]] = []  # running modules; True: inside a backward pass, run again
         self.visits: dict[tuple[str, int], int] = {}
         self.at_begin: list[tuple[str, torch.Tensor, Value]] = []
-        self.grad_lives: set[Any] = set()  # storages of leaves that were given a gradient
-        self.leaf_grads: dict[tuple[int, int], tuple[int, str | None, Value, Value]] = {}
         self.nameless: dict[int, tuple[torch.Tensor, Value, Value]] = {}  # leaves with a gradient and no name
         self.state_tensors: dict[int, tuple[str, torch.Tensor]] = {}
         self.state_last: dict[str, Value] = {}
-        self.stepping_now: list[tuple[int, tuple[OptimizerGroup, ...]]] = []  # first call, groups
-        self.names: dict[int, str] = {}
-        for _, name, tensor in log.named:
-            self.names.setdefault(id(tensor), name)
+        # first call, groups, the parameters themselves
+        self.stepping_now: list[tuple[int, tuple[OptimizerGroup, ...], list[torch.Tensor]]] = []
 
     def run(self) -> Facts:
         facts = self.facts
@@ -112,10 +137,16 @@ class _Walk:
                 self.stepping(*entry[1:])
             elif entry[0] == STEPPED:
                 self.stepped(*entry[1:])
+            elif entry[0] == GRAD:
+                self.assigned(*entry[1:])
+            elif entry[0] == ENGINE:
+                self.phases.inner.append("backward")
+            elif entry[0] == ENGINED:
+                self.engined(*entry[1:])
             elif entry[0] == REBIND:
                 for tensor, _ in entry[1]:
                     self.memory.forget(tensor)
-                self.phases.updated = bool(self.grad_lives)
+                self.phases.updated = self.leaves.any
         self.memory.position = len(self.log.entries)
         self.end_step()
         for _, name, tensor in self.log.named_later:
@@ -123,8 +154,15 @@ class _Walk:
                 tensor
             ):  # a lazy module has made its parameters on the way
                 facts.parameters.append((0, name, self.memory.read(tensor)))
-        facts.leaf_grads = list(self.leaf_grads.values())
+        facts.gradients = self.leaves.found
+        facts.arrived = self.leaves.arrived
+        facts.retained = [
+            (self.memory.read(tensor), self.memory.read(gradient))
+            for tensor, gradient in self.log.retained
+            if is_plain(tensor) and is_plain(gradient)
+        ]
         facts.activation_grads = self.ties.gradients(facts.calls, facts.makers)
+        self.tell_leaves()
         facts.values = self.memory.values
         facts.lives = {key: story.life for key, story in self.memory.stories.items()}
         self.settle()
@@ -148,7 +186,8 @@ class _Walk:
         phase = phases.of_call(caller, node, bool(self.open), fresh, reads)
         if phases.begins_step(phase, fresh):
             self.next_step()
-        updates = any(memory.story(item[2]).life in self.grad_lives for item in undos or ())
+        lives = [memory.story(item[2]).life for item in undos or ()]
+        updates = any(self.leaves.updates(life) for life in lives)
         written: dict[int, tuple[Value, str, int | None]] = {}
         for name, place, tensor, content in undos or ():
             written[id(tensor)] = (memory.write(tensor, content), name, place)
@@ -181,8 +220,10 @@ class _Walk:
             self.facts.criteria[identity] = id(caller) in CRITERIA
         if phases.is_seed and name == "ones_like" and reads and outputs:
             self.facts.seeds.append((phases.step, reads[0], outputs[0]))
-        if ties.accumulates is not None and outputs:
-            self.accumulated(ties.accumulates, outputs[0])
+        if ties.accumulates is not None and caller is _ENGINE:  # and not a hook of the leaf's
+            self.accumulated(ties.accumulates, name, reads, result)
+        elif lives:
+            self.leaves.written(lives, by_hand=not phases.optimizing)
 
     def add(
         self, op: Any, name: str, args: Any, kwargs: Any, outputs: list[Value], slots: list[Slot],
@@ -231,21 +272,42 @@ class _Walk:
             return {key: self.argument(part) for key, part in item.items()}
         return item
 
-    def accumulated(self, variable: torch.Tensor, gradient: Value) -> None:
-        """The last call so far that has written a leaf's gradient."""
-        leaf = self.memory.first(variable)
-        self.phases.grads.add(gradient.id)
-        self.grad_lives.add(leaf._life)
-        self.leaf_grads[(self.phases.step, leaf.id)] = (
-            self.phases.step, self.names.get(id(variable)), leaf, gradient,
-        )  # fmt: skip
+    # Gradients ----------------------------------------------------------------------------------------------
+
+    def began(self, tensor: torch.Tensor, value: Value) -> None:
+        """A value was met that no recorded call made."""
+        self.leaves.began(tensor, value)
+
+    def accumulated(self, variable: torch.Tensor, name: str, reads: list[Value], result: Any) -> None:
+        """A call that autograd makes to put a gradient into a leaf."""
+        self.leaves.accumulated(self.phases.step, variable, name, reads, result)
         if id(variable) not in self.names:
+            leaf = self.memory.first(variable)
             self.nameless.setdefault(leaf.id, (variable, leaf, self.memory.read(variable)))
+
+    def assigned(self, variable: torch.Tensor, gradient: torch.Tensor | None) -> None:
+        if gradient is None or id(variable) in self.names or self.memory.knows(variable):
+            self.leaves.assigned(variable, gradient)
+
+    def engined(self, inputs: tuple[Any, ...], results: Any) -> None:
+        """Autograd has run; `torch.autograd.grad` returns what it was asked for."""
+        self.phases.leave()
+        for asked, gradient in zip(inputs, results or (), strict=False):
+            if not (_is_plain_tensor(asked) and _is_plain_tensor(gradient)):
+                continue
+            value = self.memory.read(gradient)
+            self.phases.gradient(value)
+            self.facts.asked.append((self.phases.step, self.memory.read(asked), value))
+            if asked.is_leaf:
+                self.leaves.wanted(asked)
+                if id(asked) not in self.names:
+                    leaf = self.memory.first(asked)
+                    self.nameless.setdefault(leaf.id, (asked, leaf, self.memory.read(asked)))
 
     # Modules ------------------------------------------------------------------------------------------------
 
     def enter(self, path: str, args: Any, kwargs: Any) -> None:
-        if self.phases.updated and not self.open:
+        if self.phases.may_end() and not self.open:
             self.next_step()
         origin: Origin = "constant" if path else "input"
         inputs: list[tuple[str | int, Value]] = [
@@ -282,6 +344,7 @@ class _Walk:
             self.at_begin.append((name, tensor, value))
 
     def end_step(self) -> None:
+        self.leaves.end_step(self.phases.step)
         for name, tensor, value in self.at_begin:
             now = self.memory.read(tensor)
             if now is not value:
@@ -298,10 +361,12 @@ class _Walk:
         Another recording may have been read just before it, and reading can make autograd count.
         """
         self.ties.newest = max(self.ties.newest, sequence - 1)
-        self.phases.optimizing += 1
+        self.phases.inner.append("optimizer")
         found = []
+        stepped: list[torch.Tensor] = []
         for options, members in groups:
             plain = [member for member in members if is_plain(member[0])]
+            stepped += [parameter for parameter, _, _ in plain]
             found.append(
                 OptimizerGroup(
                     options={name: self.argument(option) for name, option in options.items()},
@@ -316,14 +381,16 @@ class _Walk:
                     ),
                 )
             )
-        self.stepping_now.append((len(self.facts.calls), tuple(found)))
+            self.leaves.stepping((parameter, gradient) for parameter, gradient, _ in plain)
+        self.stepping_now.append((len(self.facts.calls), tuple(found), stepped))
 
     def stepped(self, optimizer: Any, states: Any) -> None:
         """Names what the optimizer keeps for each parameter: as the step found it, and as it leaves it."""
-        self.phases.optimizing -= 1
+        self.phases.leave()
         self.phases.updated = True
         if self.stepping_now:
-            first, groups = self.stepping_now.pop()
+            first, groups, members = self.stepping_now.pop()
+            self.leaves.stepped(members)
             kind = spelled(f"{type(optimizer).__module__}.{type(optimizer).__qualname__}")
             calls = range(first, len(self.facts.calls))
             self.facts.optimizers.append(OptimizerStep(kind, self.phases.step, calls, groups))
@@ -338,6 +405,15 @@ class _Walk:
             )
             self.facts.states_after.append((self.phases.step, name, last))
             self.state_last[name] = last
+
+    def tell_leaves(self) -> None:
+        """Tells what is trained from what is only given a gradient, among leaves that the model has not."""
+        updated = {leaf.id for _, leaf, _ in self.facts.leaves_after}
+        for variable, leaf, _ in self.nameless.values():
+            if leaf.origin == "constant":
+                trained = leaf.id in updated or isinstance(variable, torch.nn.Parameter)
+                self.facts.leaves[leaf.id] = "parameter" if trained else "leaf"
+                object.__setattr__(leaf, "origin", "parameter" if trained else "leaf")
 
     # The end ------------------------------------------------------------------------------------------------
 
@@ -354,6 +430,10 @@ class _Walk:
                 story = self.memory.stories.get(tensor.untyped_storage()._cdata)
                 if story is not None:
                     story.life.watched.append((tensor.detach(), version))
+
+
+def _is_plain_tensor(item: Any) -> bool:
+    return isinstance(item, torch.Tensor) and is_plain(item)
 
 
 def _name_of(op: Any) -> str:

@@ -46,7 +46,7 @@ def _keep_subtree(facts: Facts, path: str) -> None:
             *facts.parameters_after,
             *facts.states,
             *facts.states_after,
-            *((step, name or "", value) for step, name, _, value in facts.leaf_grads),
+            *((held.step, held.owner or "", held.value) for held in facts.gradients),
         )
         if name.startswith(inside)
     }

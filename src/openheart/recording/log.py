@@ -19,12 +19,28 @@ and the rest are marks, told apart by the string that comes first.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
-__all__ = ["ENTER", "EXIT", "REBIND", "STEP", "STEPPED", "Log", "is_plain"]
+from openheart.recording.storages import Geometry
+
+__all__ = [
+    "ENGINE",
+    "ENGINED",
+    "ENTER",
+    "EXIT",
+    "GRAD",
+    "REBIND",
+    "RETAIN",
+    "STEP",
+    "STEPPED",
+    "Log",
+    "Stale",
+    "is_plain",
+]
 
 ENTER = "enter"  # (ENTER, module path, args, kwargs)
 EXIT = "exit"  # (EXIT, module path, result, whether it returned)
@@ -34,6 +50,21 @@ STEPPED = "stepped"  # (STEPPED, optimizer, [(parameter, state name, state tenso
 REBIND = (
     "rebind"  # (REBIND, [(parameter, alias of what it was before), …]): somebody assigned to `parameter.data`
 )
+GRAD = "grad"  # (GRAD, leaf, gradient or None): somebody assigned to `leaf.grad`
+RETAIN = "retain"  # (RETAIN, tensor): `tensor.retain_grad()`
+ENGINE = "engine"  # (ENGINE,): autograd begins to run backward
+ENGINED = "engined"  # (ENGINED, what `torch.autograd.grad` was asked the gradients of, what it returned)
+
+
+class Stale(NamedTuple):
+    """The gradient that a parameter had as the recording began; its memory is not kept alive for our sake.
+
+    `storage` refers to it weakly, so that no other storage takes its address as long as this exists.
+    """
+
+    leaf: torch.Tensor
+    storage: StorageWeakRef
+    geometry: Geometry
 
 
 @dataclass(slots=True, eq=False)
@@ -52,6 +83,10 @@ class Log:
     versions: list[tuple[torch.Tensor, int]] = field(
         default_factory=list
     )  # tensor, its version counter at the end
+    stale: list[Stale] = field(default_factory=list)
+    retained: list[tuple[torch.Tensor, torch.Tensor]] = field(
+        default_factory=list
+    )  # tensor that is no leaf, and the gradient that it has at the end
     has_model: bool = False
 
 

@@ -45,11 +45,17 @@ class Story:
 class Memory:
     """The values of a run, found by tensor object while the log is walked; `position`: where the walk is."""
 
-    def __init__(self, log: Log, reread: Callable[[Value | None, Value, Value], None]) -> None:
+    def __init__(
+        self,
+        log: Log,
+        reread: Callable[[Value | None, Value, Value], None],
+        began: Callable[[torch.Tensor, Value], None],
+    ) -> None:
         self.values: list[Value] = []
         self.stories: dict[int, Story] = {}
         self.position = 0
         self._reread = reread
+        self._began = began
         self._objects: dict[int, tuple[Value, Story, int]] = {}
         self._odd: dict[int, Story] = {}  # tensors without a storage of their own, by object
         self._before: dict[int, list[tuple[int, torch.Tensor]]] = {}
@@ -74,6 +80,10 @@ class Memory:
         value = self.read(tensor)
         _, geometry, story = self._find(tensor)
         return story.first.get(geometry, value)
+
+    def knows(self, tensor: torch.Tensor) -> bool:
+        """Whether this tensor object was met before."""
+        return id(tensor) in self._objects
 
     def story(self, tensor: torch.Tensor) -> Story:
         return self._find(tensor)[2]
@@ -164,7 +174,11 @@ class Memory:
     def _unknown(self, tensor: torch.Tensor, geometry: Geometry, story: Story, origin: Origin) -> Known:
         """A geometry that no recorded call made: a leaf, or a view that was made out of our sight."""
         if not story.made:
-            return Known(self._new(tensor, geometry, story, origin, 0), 0)
+            value = self._new(tensor, geometry, story, origin, 0)
+            story.known[geometry] = known = Known(value, 0)
+            if is_plain(tensor):
+                self._began(tensor, value)
+            return known
         low, high = geometry.span()
         for value, through in story.known.values():
             start, stop = value.geometry.span()

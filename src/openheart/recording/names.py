@@ -2,16 +2,18 @@
 
 Many names lead to a value (`0.weight`, a tied `head.weight`, `@1 0.weight`), and one of them is its canonical
 name: the first that is given here, in this order: leaves, the loss, what modules return, updates of
-parameters, functional calls, gradients. Each name of a value whose gradient is known has its `.grad` twin.
+parameters, functional calls, gradients. Each name of a value whose gradient is known has its `.grad` twin:
+what `.grad` is in PyTorch, see `leaves`; and `0.weight.autograd_grad` is what `torch.autograd.grad` returned.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from openheart.recording.build import Facts
 from openheart.recording.targets import targets
-from openheart.recording.values import Call, Value
+from openheart.recording.values import Call, Phase, Value
 
 __all__ = ["Names", "name_values"]
 
@@ -46,13 +48,11 @@ def name_values(facts: Facts) -> Names:
     _updates(facts, names)
     _targets(facts, names)
     _leaves(facts, names)
-    for step, leaf, after in facts.leaves_after:
-        if leaf.id in names.canonical:
-            names.give(step, f"{_without_step(names.canonical[leaf.id])}.after", after)
+    _leaf_updates(facts, names)
     functional = _functional(facts)
-    _give_functional(names, functional, backward=False)
+    _give_functional(names, functional, ("forward", "loss"))
     _gradients(facts, names)
-    _give_functional(names, functional, backward=True)
+    _give_functional(names, functional, ("backward", "optimizer"))
     for value in facts.values:  # every name it could have is taken: by a module called `0/relu`, say
         if value.id not in names.canonical:
             names.give(0, f"value_{value.id}", value)
@@ -61,32 +61,82 @@ def name_values(facts: Facts) -> Names:
     return names
 
 
+def _leaf_updates(facts: Facts, names: Names) -> None:
+    called = _called(names)
+    for step, leaf, after in facts.leaves_after:
+        for name in called.get(leaf.id, ()):
+            names.give(
+                step, f"{_without_step(name)}.after", after, alias=names.canonical.get(leaf.id) != name
+            )
+
+
 def _gradients(facts: Facts, names: Names) -> None:
+    called = _called(names)
     parameters = {name for _, name, _ in facts.parameters}
+    for held in sorted(facts.gradients, key=lambda held: held.label != ""):  # the plain names first
+        owner = held.owner or names.canonical.get(held.leaf.id)
+        if owner is None:
+            continue  # it is a leaf of a checkpoint's second run, inside the backward pass
+        end = f".grad{held.label}"
+        names.give(held.step, f"{_without_step(owner)}{end}", held.value)
+        for bare in _names_at(held.step, held.leaf, called, parameters, names):
+            names.give(held.step, f"{bare}{end}", held.value, alias=True)
+    _activations(facts, names, called)
+    counts: dict[tuple[int, int], int] = {}
+    for step, value, gradient in facts.asked:
+        number = counts.get((step, value.id), 0)
+        counts[step, value.id] = number + 1
+        end = f".autograd_grad_{number}" if number else ".autograd_grad"
+        for bare in _names_at(step, value, called, parameters, names):
+            names.give(step, f"{bare}{end}", gradient)
+
+
+def _activations(facts: Facts, names: Names, called: dict[int, list[str]]) -> None:
+    """The gradients of what calls made: what `.grad` is where it was retained, else what would have been."""
+    arrived: dict[int, list[Value]] = {}
+    seeds = [(loss, seed) for _, loss, seed in facts.seeds]
+    for value, gradient in (*seeds, *facts.activation_grads):
+        known = arrived.setdefault(value.id, [])
+        if gradient not in known:
+            known.append(gradient)
+    kept = {value.id: gradient for value, gradient in facts.retained}
+    for identity in {**arrived, **kept}:
+        gradients, final = arrived.get(identity, []), kept.get(identity)
+        labelled = [("", gradient) for gradient in gradients]
+        if final is not None and not (gradients and _copies(facts, final, gradients)):
+            labelled = [("", final), *((f":{n}", gradient) for n, gradient in enumerate(gradients, 1))]
+        for name in called.get(identity, ()):
+            canonical = names.canonical.get(identity) == name
+            for label, gradient in labelled:
+                names.give(0, f"{name}.grad{label}", gradient, alias=not canonical)
+                if canonical and identity in names.nameless:
+                    names.nameless.add(gradient.id)
+
+
+def _copies(facts: Facts, final: Value, gradients: list[Value]) -> bool:
+    """Whether what was retained is the one gradient that arrived, or a plain copy of it."""
+    made = facts.makers.get(final.id)
+    copied = made is not None and made[0].name == "clone" and made[0].args[0] is gradients[0]
+    return len(gradients) == 1 and (final is gradients[0] or copied)
+
+
+def _called(names: Names) -> dict[int, list[str]]:
     called: dict[int, list[str]] = {}
     for name, value in names.values.items():
         called.setdefault(value.id, []).append(name)
-    for step, given, leaf, gradient in facts.leaf_grads:
-        owner = given or names.canonical.get(leaf.id)
-        if owner is None:
-            continue  # it is a leaf of a checkpoint's second run, inside the backward pass
-        names.give(step, f"{_without_step(owner)}.grad", gradient)
-        for name in called.get(leaf.id, ()):
-            bare = _without_step(name)
-            here = f"@{step} {bare}" if step else bare
-            if bare in parameters or (not bare.endswith(".after") and names.values.get(here, leaf) is leaf):
-                names.give(step, f"{bare}.grad", gradient, alias=True)
-    by_value: dict[int, list[Value]] = {}
-    seeds = [(loss, seed) for _, loss, seed in facts.seeds]
-    for value, gradient in (*seeds, *facts.activation_grads):
-        by_value.setdefault(value.id, []).append(gradient)
-    for identity, gradients in by_value.items():
-        for name in called.get(identity, ()):
-            canonical = names.canonical.get(identity) == name
-            for gradient in gradients:
-                names.give(0, f"{name}.grad", gradient, alias=not canonical)
-                if canonical and identity in names.nameless:
-                    names.nameless.add(gradient.id)
+    return called
+
+
+def _names_at(
+    step: int, value: Value, called: dict[int, list[str]], parameters: set[str], names: Names
+) -> Iterator[str]:
+    """What a value is called in a step, without the step; the canonical name first."""
+    canonical = names.canonical.get(value.id)
+    for name in sorted(called.get(value.id, ()), key=lambda name: name != canonical):
+        bare = _without_step(name)
+        here = f"@{step} {bare}" if step else bare
+        if bare in parameters or (not bare.endswith(".after") and names.values.get(here, value) is value):
+            yield bare
 
 
 def _without_step(name: str) -> str:
@@ -171,10 +221,21 @@ def _targets(facts: Facts, names: Names) -> None:
 
 
 def _leaves(facts: Facts, names: Names) -> None:
+    """What nothing else names: leaves that are trained, leaves that are given gradients, constants.
+
+    A gradient from before the recording is named after its leaf, later on.
+    """
+    gradients = {held.value.id for held in facts.gradients}
+    given: dict[str, int] = {}
     number = 0
     for value in facts.values:
         if value.id not in names.canonical and value.id not in facts.makers:
-            names.give(0, f"constant_{number}", value)
+            kind = facts.leaves.get(value.id)
+            if kind is not None:
+                place = given.get(kind, 0)
+                given[kind] = place + 1
+                names.give(0, f"{kind}_{place}", value)
+            names.give(0, f"constant_{number}", value, alias=value.id in gradients)
             number += 1
 
 
@@ -202,9 +263,9 @@ def _where(call: Call) -> str:
     return scope
 
 
-def _give_functional(names: Names, named: list[tuple[Call, str, Value]], backward: bool) -> None:
+def _give_functional(names: Names, named: list[tuple[Call, str, Value]], phases: tuple[Phase, ...]) -> None:
     for call, name, value in named:
-        if (call.phase == "backward") is backward:
+        if call.phase in phases:
             fresh = value.id not in names.canonical
             if name.startswith("/"):  # in no module: `/relu.out` only where a module is called `relu`
                 names.give(call.step, name[1:], value)

@@ -26,7 +26,7 @@ class Phases:
     def __init__(self, has_model: bool) -> None:
         self.has_model = has_model
         self.step = 0
-        self.optimizing = 0  # how many optimizers' steps are running
+        self.inner: list[str] = []  # runs of autograd and steps of optimizers, one inside of the other
         self.updated = False  # the parameters of this step have been updated
         self.modelled = False  # the model has run in this step
         self.is_seed = False  # the last call made the gradient that a backward pass starts with
@@ -35,7 +35,13 @@ class Phases:
     def of_call(self, caller: Any, node: Any, inside: bool, fresh: bool, reads: list[Value]) -> Phase:
         """The phase of a call; `fresh`: autograd follows it, `inside`: a module of the model is running."""
         self.is_seed = caller is _MAKE_GRADS
-        if node is not None or self.is_seed:
+        if self.is_seed:
+            return "backward"
+        if self.inner and self.inner[-1] == "optimizer" and not (fresh or inside):
+            return (
+                "optimizer"  # also in a backward pass: a hook of a leaf may step once its gradient is there
+            )
+        if node is not None:
             return "backward"
         if inside:
             return "forward"
@@ -49,7 +55,25 @@ class Phases:
 
     def begins_step(self, phase: Phase, fresh: bool) -> bool:
         """Whether this call is the first of a new training step."""
-        return self.updated and phase != "optimizer" and (fresh or phase == "backward")
+        return self.may_end() and phase != "optimizer" and (fresh or phase == "backward")
+
+    def may_end(self) -> bool:
+        """Whether the next step may begin; none does inside of a backward pass."""
+        return self.updated and "backward" not in self.inner
+
+    @property
+    def optimizing(self) -> bool:
+        """Whether an optimizer's step is running."""
+        return "optimizer" in self.inner
+
+    def leave(self) -> None:
+        """The innermost run of autograd, or step of an optimizer, has ended."""
+        if self.inner:  # else it had begun before the recording
+            self.inner.pop()
+
+    def gradient(self, value: Value) -> None:
+        """Notes that a value is a gradient of a leaf."""
+        self.grads.add(value.id)
 
     def next_step(self) -> None:
         self.step += 1

@@ -29,7 +29,7 @@ __all__ = [
     "values_in",
 ]
 
-Origin = Literal["parameter", "buffer", "input", "constant", "call"]
+Origin = Literal["parameter", "buffer", "input", "leaf", "constant", "call"]
 Phase = Literal["forward", "loss", "backward", "optimizer"]
 Slot = tuple[int | str, int | None]
 

@@ -1,0 +1,81 @@
+"""What a run does without an operator call: it assigns to `.grad`, it asks for gradients, it starts autograd.
+
+PyTorch tells no mode of these, so they are watched where Python passes: the attribute `grad`, the method
+`retain_grad`, and the one function through which `backward()` and `torch.autograd.grad` start the engine.
+They are watched only while a recording runs, and what is done is what would have been done.
+"""
+
+# What a recorder needs, PyTorch offers only under underscored names.
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from openheart.recording.log import ENGINE, ENGINED, GRAD, RETAIN
+
+__all__ = ["watch"]
+
+_modes = torch._C._len_torch_dispatch_stack
+
+
+def watch(note: Callable[[tuple[Any, ...]], None]) -> Callable[[], None]:
+    """Has `note` told of each, as an entry of the log, wherever a mode is on; returns what ends it."""
+    tensor: Any = torch.Tensor
+    grad, retain = tensor.grad, tensor.retain_grad
+    put, drop = grad.__set__, grad.__delete__
+    autograd: Any = torch.autograd
+    run = autograd._engine_run_backward
+
+    def assign(leaf: torch.Tensor, gradient: torch.Tensor | None) -> None:
+        put(leaf, gradient)
+        if _modes():
+            note((GRAD, leaf, gradient))
+
+    def delete(leaf: torch.Tensor) -> None:
+        drop(leaf)
+        if _modes():
+            note((GRAD, leaf, None))
+
+    def retain_grad(self: torch.Tensor) -> None:
+        retain(self)
+        if _modes():
+            note((RETAIN, self))
+
+    def engine(*args: Any, **kwargs: Any) -> Any:
+        if not _modes():
+            return run(*args, **kwargs)
+        note((ENGINE,))
+        result = None
+        try:
+            result = run(*args, **kwargs)
+        finally:
+            note((ENGINED, _inputs(args, kwargs), result))
+        return result
+
+    watched = property(grad.__get__, assign, delete, "The gradient of a leaf, or one that was retained.")
+    tensor.grad, tensor.retain_grad = watched, retain_grad
+    autograd._engine_run_backward = engine
+
+    def end() -> None:
+        if vars(tensor).get("grad") is watched:
+            del tensor.grad
+            if tensor.grad is not grad:
+                tensor.grad = grad
+        if vars(tensor).get("retain_grad") is retain_grad:
+            del tensor.retain_grad
+            if tensor.retain_grad is not retain:
+                tensor.retain_grad = retain
+        if autograd._engine_run_backward is engine:
+            autograd._engine_run_backward = run
+
+    return end
+
+
+def _inputs(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+    """What `torch.autograd.grad` was asked the gradients of; nothing for a `backward()`."""
+    if kwargs.get("accumulate_grad", True):
+        return ()
+    return tuple(kwargs.get("inputs", args[4] if len(args) > 4 else ()))
