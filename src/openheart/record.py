@@ -1,7 +1,7 @@
 """Record a run: every operator call that PyTorch makes, as it makes it, without changing a number.
 
-`Recorder` is a dispatch mode that writes down and does nothing else; `openheart.recording` makes sense of it
-later.
+`Recorder` sits in PyTorch's dispatcher, writes down and does nothing else; `openheart.recording` makes sense
+of it later.
 """
 
 # What a recorder needs, PyTorch offers only under underscored names.
@@ -19,14 +19,14 @@ from typing import Any
 import torch
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from openheart.recording import Recording
+from openheart.recording import Recording, seat
 from openheart.recording.afterwards import settle
 from openheart.recording.assignments import watch
 from openheart.recording.keeping import check_keep
 from openheart.recording.log import ENTER, EXIT, REBIND, STEP, STEPPED, Log, Stale, is_plain
-from openheart.recording.plans import PLANS, Plan, plan_of, written_tensors
+from openheart.recording.plans import PLANS, Plan, is_composite, plan_of, written_tensors
+from openheart.recording.seat import KEY, SOLE, hidden, switch
 from openheart.recording.storages import geometry_of
 from openheart.spelling import spelled
 
@@ -35,8 +35,7 @@ __all__ = ["Recorder", "record", "recording"]
 _UNSEEN: Any = object()
 _current_node = torch._C._current_autograd_node
 _sequence = torch._C._autograd._get_sequence_nr
-_modes = torch._C._len_torch_dispatch_stack
-_mode_at = torch._C._get_dispatch_stack_at
+_is_on = torch._C._dispatch_tls_is_dispatch_key_included
 _frame = sys._getframe
 
 
@@ -44,7 +43,7 @@ class _Inside(dict[str, bool]):
     """Whether a source file is PyTorch's or this one: the lines that a reader does not want to be shown."""
 
     def __missing__(self, filename: str) -> bool:
-        inside = filename.startswith((_TORCH, "<frozen")) or filename == __file__
+        inside = filename.startswith((_TORCH, "<frozen")) or filename in (__file__, seat.__file__)
         self[filename] = inside
         return inside
 
@@ -53,22 +52,12 @@ _TORCH = os.path.dirname(torch.__file__) + os.sep
 _inside = _Inside()
 
 
-class Recorder(TorchDispatchMode):
-    """The mode that writes down; `log` is what it wrote."""
-
-    # Operators that call Python back (`cond`, `flex_attention`) would raise under a mode that does not claim
-    # them.
-    supports_higher_order_operators = True
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        # PyTorch wraps a mode's handler in `torch._dynamo.disable`, which at the first call imports dynamo
-        # and sympy: about a second, then half a microsecond a call. `_never_compile` below says the same
-        # without it.
-        return False
+class Recorder:
+    """Who sits in PyTorch's dispatcher and writes down; `log` is what it wrote."""
 
     def __init__(self, model: torch.nn.Module | None = None) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        self.ended = False
+        self.task = False
         self.log = Log(has_model=model is not None)
         self.model = model
         self.output: Any = None
@@ -79,26 +68,20 @@ class Recorder(TorchDispatchMode):
         self._aliases: list[tuple[torch.Tensor, torch.Tensor, int]] = []
         self._lazy = False
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
-        plan = PLANS.get(id(func), _UNSEEN)
-        if plan is _UNSEEN:
-            plan = plan_of(func)
-        undos = aliases = None
-        if plan is not None:
-            if plan.composite:
-                return self._inside(func, args, kwargs or {})
-            undos, aliases = self._prepare(plan, args, kwargs or {})
-        result = func(*args, **kwargs) if kwargs else func(*args)
-        if plan is not None and plan.blank:
+    def hear(
+        self, op: Any, args: Any, kwargs: Any, result: Any, kept: tuple[Any, Any], blank: bool, frame: Any
+    ) -> None:
+        """Writes down a call that has run; `kept` is what `prepare` gave before it ran."""
+        if blank:
             self._blank.add(result.untyped_storage()._cdata if is_plain(result) else 0)
-        frame = _frame(1)
         caller = frame.f_code
         while frame is not None and _inside[frame.f_code.co_filename]:
-            frame = frame.f_back  # type: ignore[assignment]
+            frame = frame.f_back
         code, instruction = (None, 0) if frame is None else (frame.f_code, frame.f_lasti)
+        undos, aliases = kept
         self._add(
             (
-                func,
+                op,
                 args,
                 kwargs,
                 result,
@@ -111,21 +94,8 @@ class Recorder(TorchDispatchMode):
                 instruction,
             )
         )
-        return result
 
-    def _inside(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """Runs an operator that is made of others, and records those.
-
-        Autograd takes such operators apart before they come here; in inference mode there is no autograd.
-        This runs the very kernel that would have run without us.
-        """
-        torch._C._push_on_torch_dispatch_stack(self)
-        try:
-            return func._op_dk(torch._C.DispatchKey.CompositeImplicitAutograd, *args, **kwargs)
-        finally:
-            torch._C._pop_torch_dispatch_stack(None)
-
-    def _prepare(self, plan: Plan, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+    def prepare(self, plan: Plan, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
         """Copies what is about to be overwritten, and keeps the geometry of what is about to be reshaped."""
         aliases = undos = None
         if plan.reshapes:
@@ -173,6 +143,9 @@ class Recorder(TorchDispatchMode):
             self.output = result
         return result
 
+    def left_alone(self) -> None:
+        """Hears that a compiled region runs as it is written, because of the recording."""
+
     def optimizer_step(self, optimizer: Any) -> None:
         """Marks the beginning of an optimizer's step, and what it is about to work with."""
         state = optimizer.state
@@ -202,7 +175,7 @@ class Recorder(TorchDispatchMode):
             now = tensor.untyped_storage()._cdata
             if now != storage:
                 moved.append((tensor, alias))
-                with torch._C._DisableTorchDispatch():
+                with seat.unseen():
                     self._aliases[place] = (tensor, tensor.detach(), now)
         if moved:
             self._add((REBIND, moved))
@@ -215,7 +188,7 @@ class Recorder(TorchDispatchMode):
             _walk(self.model, "", self.paths, named, ())
             self.log.named = [item for item in named if is_plain(item[2])]
             self._lazy = len(named) > len(self.log.named)
-            with torch._C._DisableTorchDispatch():
+            with seat.unseen():
                 self._aliases = [
                     (tensor, tensor.detach(), tensor.untyped_storage()._cdata)
                     for _, _, tensor in self.log.named
@@ -228,14 +201,14 @@ class Recorder(TorchDispatchMode):
         self.log.sequence = _sequence() - 1
         _install()
         try:
-            super().__enter__()  # type: ignore[no-untyped-call]
+            seat.take(self)
         except BaseException:
             _uninstall()
             raise
         return self
 
-    def __exit__(self, *error: Any) -> None:
-        super().__exit__(*error)  # type: ignore[no-untyped-call]
+    def __exit__(self, *_error: Any) -> None:
+        seat.leave(self)
         _uninstall()
         self._look_for_rebinding()
         if self.model is not None and self._lazy:
@@ -249,14 +222,53 @@ def _is_tensor(item: Any) -> bool:
 
 
 def _quietly(make: Callable[[], torch.Tensor]) -> torch.Tensor | None:
-    """`make()` unseen by any mode that is still on; None where this kind of tensor cannot do it."""
+    """`make()` seen by nobody; None where this kind of tensor cannot do it."""
     try:
-        if _modes():
-            with torch._C._DisableTorchDispatch():
-                return make()
-        return make()
+        with seat.unseen():
+            return make()
     except (RuntimeError, NotImplementedError, TypeError):
         return None
+
+
+# What runs in an operator's place ---------------------------------------------------------------------------
+
+
+def _run(op: Any, *args: Any, **kwargs: Any) -> Any:
+    """Runs an operator as it would have run, and has whoever records here write it down."""
+    plan = PLANS.get(id(op), _UNSEEN)
+    if plan is _UNSEEN:
+        plan = plan_of(op)
+    if plan is not None and plan.composite and is_composite(plan, args, kwargs):
+        # Autograd takes such operators apart before they come here; in inference mode there is no autograd.
+        # Its parts come here again: this is the very kernel that would have run.
+        return op._op_dk(_COMPOSITE, *args, **kwargs)
+    switch(KEY, False)
+    try:
+        if hidden():
+            return op(*args, **kwargs)
+        heard = SOLE[0]
+        if heard is None:
+            return _run_for_several(op, plan, args, kwargs)
+        kept = _NOTHING if plan is None else heard.prepare(plan, args, kwargs)
+        result = op(*args, **kwargs)
+        heard.hear(op, args, kwargs, result, kept, plan is not None and plan.blank, _frame(1))
+        return result
+    finally:
+        switch(KEY, True)
+
+
+def _run_for_several(op: Any, plan: Plan | None, args: Any, kwargs: Any) -> Any:
+    heard = _heard()
+    kept = [_NOTHING if plan is None else recorder.prepare(plan, args, kwargs) for recorder in heard]
+    result = op(*args, **kwargs)
+    for recorder, parts in zip(heard, kept, strict=True):
+        recorder.hear(op, args, kwargs, result, parts, plan is not None and plan.blank, _frame(2))
+    return result
+
+
+_COMPOSITE = torch._C.DispatchKey.CompositeImplicitAutograd
+_NOTHING = (None, None)
+seat.taken_by(_run)
 
 
 def _walk(
@@ -290,11 +302,8 @@ _running = 0
 _handles: list[Any] = []
 
 
-def _recorders() -> Iterator[Recorder]:
-    for place in range(_modes()):
-        mode = _mode_at(place)
-        if isinstance(mode, Recorder):
-            yield mode
+def _heard() -> list[Recorder]:
+    return [sitting for sitting in seat.recorders() if isinstance(sitting, Recorder)]
 
 
 def _install() -> None:
@@ -306,17 +315,16 @@ def _install() -> None:
         original: Callable[..., Any] = torch.nn.Module._call_impl
 
         def call(module: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
-            modes = _modes()
-            if modes == 0:
+            if not _is_on(KEY) or hidden():
                 return original(module, *args, **kwargs)
-            if modes == 1:  # one recorder, and nothing else: nearly always
-                recorder = _mode_at(0)
-                path = recorder.paths.get(id(module)) if type(recorder) is Recorder else None
+            recorder = SOLE[0]
+            if recorder is not None:  # nearly always
+                path = recorder.paths.get(id(module))
                 if path is None:
                     return original(module, *args, **kwargs)
                 return recorder.call_module(path, original, module, args, kwargs)
             run = original
-            for recorder in _recorders():
+            for recorder in _heard():
                 path = recorder.paths.get(id(module))
                 if path is not None:
                     run = _through(recorder, path, run)
@@ -325,15 +333,15 @@ def _install() -> None:
         torch.nn.Module._call_impl = call  # type: ignore[assignment]
 
         def before(optimizer: Any, _args: Any, _kwargs: Any) -> None:
-            for recorder in _recorders():
+            for recorder in _heard():
                 recorder.optimizer_step(optimizer)
 
         def after(optimizer: Any, _args: Any, _kwargs: Any) -> None:
-            for recorder in _recorders():
+            for recorder in _heard():
                 recorder.optimizer_stepped(optimizer)
 
         def note(entry: tuple[Any, ...]) -> None:
-            for recorder in _recorders():
+            for recorder in _heard():
                 recorder._add(entry)
 
         def restore() -> None:
@@ -371,11 +379,11 @@ def _never_compile() -> None:
     action = frames._FrameAction
     alone = frames._FrameExecStrategy(action.SKIP, action.SKIP)
     thin = frames._FrameExecStrategy(action.SKIP, action.DEFAULT)  # what it calls is somebody else's
-    frames.set_code_exec_strategy(Recorder.__torch_dispatch__.__code__, alone)
+    for code in (_run.__code__, _run_for_several.__code__, _heard.__code__, Recorder.hear.__code__):
+        frames.set_code_exec_strategy(code, alone)
     for function in (Recorder.call_module, _install, _through):
         for code in (function.__code__, *filter(inspect.iscode, function.__code__.co_consts)):
             frames.set_code_exec_strategy(code, thin)
-    frames.set_code_exec_strategy(_recorders.__code__, alone)
 
 
 _never_compile()

@@ -67,7 +67,7 @@ def settle(log: Log) -> None:
     for tensor in retained.values():
         if not tensor.is_leaf and tensor.grad is not None:
             log.retained.append((tensor, tensor.grad))
-    plain = [tensor for tensor in leaves.values() if is_plain(tensor)]
+    plain = [tensor for tensor in leaves.values() if is_plain(tensor) and not tensor.is_meta]
     for tensor in results + plain:
         if not tensor.is_inference():  # what is made in inference mode has no version counter
             log.versions.append((tensor, tensor._version))

@@ -1,8 +1,8 @@
 """What a run does without an operator call: it assigns to `.grad`, it asks for gradients, it starts autograd.
 
-PyTorch tells no mode of these, so they are watched where Python passes: the attribute `grad`, the method
-`retain_grad`, and the one function through which `backward()` and `torch.autograd.grad` start the engine.
-They are watched only while a recording runs, and what is done is what would have been done.
+PyTorch's dispatcher is not told of these, so they are watched where Python passes: the attribute `grad`,
+the method `retain_grad`, and the one function through which `backward()` and `torch.autograd.grad` start the
+engine. They are watched only while a recording runs, and what is done is what would have been done.
 """
 
 # What a recorder needs, PyTorch offers only under underscored names.
@@ -15,14 +15,13 @@ from typing import Any
 import torch
 
 from openheart.recording.log import ENGINE, ENGINED, GRAD, RETAIN
+from openheart.recording.seat import is_taken_here
 
 __all__ = ["watch"]
 
-_modes = torch._C._len_torch_dispatch_stack
-
 
 def watch(note: Callable[[tuple[Any, ...]], None]) -> Callable[[], None]:
-    """Has `note` told of each, as an entry of the log, wherever a mode is on; returns what ends it."""
+    """Has `note` told of each, as an entry of the log, in a thread that records; returns what ends it."""
     tensor: Any = torch.Tensor
     grad, retain = tensor.grad, tensor.retain_grad
     put, drop = grad.__set__, grad.__delete__
@@ -31,21 +30,21 @@ def watch(note: Callable[[tuple[Any, ...]], None]) -> Callable[[], None]:
 
     def assign(leaf: torch.Tensor, gradient: torch.Tensor | None) -> None:
         put(leaf, gradient)
-        if _modes():
+        if is_taken_here():
             note((GRAD, leaf, gradient))
 
     def delete(leaf: torch.Tensor) -> None:
         drop(leaf)
-        if _modes():
+        if is_taken_here():
             note((GRAD, leaf, None))
 
     def retain_grad(self: torch.Tensor) -> None:
         retain(self)
-        if _modes():
+        if is_taken_here():
             note((RETAIN, self))
 
     def engine(*args: Any, **kwargs: Any) -> Any:
-        if not _modes():
+        if not is_taken_here():
             return run(*args, **kwargs)
         note((ENGINE,))
         result = None

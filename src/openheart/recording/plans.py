@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["PLANS", "Plan", "plan_of", "written_tensors"]
+__all__ = ["PLANS", "Plan", "is_composite", "plan_of", "written_tensors"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,7 +29,7 @@ class Plan:
         only_reshapes: and writes no number.
         blank: what it returns is memory that nobody has written yet.
         overwrites: it writes every element of what it writes without reading it.
-        composite: its kernel only calls other operators.
+        composite: it has a kernel that only calls other operators, which runs where there is no other one.
         trains: position of the argument that must be true for the undeclared writes to happen.
     """
 
@@ -152,3 +152,31 @@ def written_tensors(
             for place, item in enumerate(argument):
                 if isinstance(item, torch.Tensor):
                     yield name, place, item
+
+
+def is_composite(plan: Plan, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether what runs below autograd on these arguments is the kernel that only calls other operators."""
+    keys = torch._C._dispatch_tls_local_include_set()
+    for argument in (*args, *kwargs.values()):
+        for item in argument if isinstance(argument, (list, tuple)) else (argument,):
+            if isinstance(item, torch.Tensor):
+                keys = keys | torch._C._dispatch_keys(item)
+    place = (keys & _BELOW).highestPriorityTypeId()
+    known = _RUNS_COMPOSITE.get((id(plan), place))
+    if known is None:
+        name = plan.op.name()
+        own = (
+            torch._C._dispatch_key_name(place),
+            "CompositeExplicitAutograd",
+            "CompositeExplicitAutogradNonFunctional",
+        )
+        nested = "NestedTensor" in own[0]  # has composite kernels of its own
+        known = not nested and not any(
+            torch._C._dispatch_has_kernel_for_dispatch_key(name, key) for key in own
+        )
+        _RUNS_COMPOSITE[(id(plan), place)] = known
+    return known
+
+
+_RUNS_COMPOSITE: dict[tuple[int, Any], bool] = {}
+_BELOW = torch._C._dispatch_keyset_full_after(torch._C.DispatchKey.BackendSelect)

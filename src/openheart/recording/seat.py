@@ -1,0 +1,204 @@
+"""A recorder's seat in PyTorch's dispatcher: below autograd, above every kernel, and seen by nobody.
+
+A dispatch mode would sit there too. But PyTorch's own kernels ask whether a mode is on and then take
+another path, and under a mode lazy conjugates stay unresolved inside of an operator: other numbers than
+without it. So the seat is a dispatch key that PyTorch leaves free, switched on in the threads that record,
+and what runs is what would have run.
+"""
+
+# What a recorder needs, PyTorch offers only under underscored names.
+
+from __future__ import annotations
+
+import functools
+import sys
+import threading
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import Any, Protocol
+
+import torch
+from torch.utils import _python_dispatch
+
+__all__ = [
+    "KEY",
+    "SOLE",
+    "Sitting",
+    "hidden",
+    "is_taken_here",
+    "leave",
+    "recorders",
+    "switch",
+    "take",
+    "taken_by",
+    "unseen",
+]
+
+
+class Sitting(Protocol):
+    """Somebody who has the seat.
+
+    Attributes:
+        ended: it has left.
+        task: it sits in an asynchronous task, and hears only what this task and its children do.
+    """
+
+    ended: bool
+    task: bool
+
+    def left_alone(self) -> None:
+        """Hears that PyTorch's compiler runs a region as it is written, because of the recording."""
+
+
+KEY: Any = torch._C._dispatch_key_parse("Fake")
+switch = torch._C._dispatch_tls_set_dispatch_key_included
+_is_on = torch._C._dispatch_tls_is_dispatch_key_included
+_is_excluded = torch._C._dispatch_tls_is_dispatch_key_excluded
+_K: Any = torch._C.DispatchKey
+_Keys: Any = torch._C.DispatchKeySet
+_SEAT = _Keys(KEY)
+_BELOW = _SEAT
+for _key in (_K.Python, _K.PythonTLSSnapshot, _K.ADInplaceOrView, _K.AutogradOther, _K.AutogradNestedTensor,
+             _K.AutogradFunctionality):  # fmt: skip
+    _BELOW = _BELOW | _Keys(_key)
+
+# What is kept under this name in a thread goes along to autograd's own threads, as the switch does.
+_NAME = "openheart.recorders"
+_task: ContextVar[tuple[Sitting, ...]] = ContextVar(_NAME, default=())
+_lock = threading.Lock()
+_sitting: list[Sitting] = []
+# The only one who has the seat anywhere, if there is just one: then it hears everything that is heard.
+SOLE: list[Any] = [None]
+_strayed = False  # somebody has left in another thread than he came in, where the switch may still be on
+_library: Any = None
+_run: Any = None
+_restore: list[Callable[[], None]] = []
+
+
+def unseen() -> Any:
+    """A context in which what runs is tracked by no autograd and seen by no recorder and no mode."""
+    return torch._C._ExcludeDispatchKeyGuard(_BELOW)
+
+
+def hidden() -> bool:
+    """Whether PyTorch hides what runs now from everyone who looks on, as it does while it builds a tensor."""
+    return _is_excluded(_K.Python)
+
+
+def is_taken_here() -> bool:
+    """Whether somebody hears the operators of this thread."""
+    return _is_on(KEY)
+
+
+def recorders() -> list[Sitting]:
+    """Who has the seat in this thread and task, the first to take it first."""
+    here = torch._C._get_obj_in_tls(_NAME) if torch._C._is_key_in_tls(_NAME) else ()
+    here = [sitting for sitting in here if not sitting.ended]
+    return [sitting for sitting in here if not sitting.task or sitting in _task.get()]
+
+
+def taken_by(run: Callable[..., Any]) -> None:
+    """Has PyTorch call `run(operator, *args, **kwargs)` for every operator where the seat is taken."""
+    global _library, _run
+    _run = run
+    _library = torch.library.Library("_", "IMPL")
+    _library.fallback(run, "Fake")
+
+
+def take(sitting: Sitting) -> None:
+    """Takes the seat in this thread."""
+    sitting.task = _in_a_task()
+    if sitting.task:
+        _task.set((*_task.get(), sitting))
+    with _lock:
+        if not _sitting:
+            _arrange()
+        _sitting.append(sitting)
+        _look_around()
+    here = torch._C._get_obj_in_tls(_NAME) if torch._C._is_key_in_tls(_NAME) else ()
+    torch._C._stash_obj_in_tls(_NAME, (*[item for item in here if not item.ended], sitting))
+    switch(KEY, True)
+
+
+def leave(sitting: Sitting) -> None:
+    """Leaves the seat, whoever else still has it; in whatever thread and order."""
+    global _strayed
+    sitting.ended = True
+    here = torch._C._get_obj_in_tls(_NAME) if torch._C._is_key_in_tls(_NAME) else ()
+    with _lock:
+        _strayed = _strayed or sitting not in here
+        _sitting.remove(sitting)
+        _look_around()
+        if not _sitting:
+            while _restore:
+                _restore.pop()()
+    here = tuple([item for item in here if not item.ended])
+    torch._C._stash_obj_in_tls(_NAME, here)
+    if not here:
+        switch(KEY, False)
+
+
+def _look_around() -> None:
+    alone = len(_sitting) == 1 and not _sitting[0].task and not _strayed
+    SOLE[0] = _sitting[0] if alone else None
+
+
+def _in_a_task() -> bool:
+    events = sys.modules.get("asyncio.events")
+    return events is not None and events._get_running_loop() is not None
+
+
+# What PyTorch does for a mode, and does not know to do for a seat -------------------------------------------
+
+
+def _arrange() -> None:
+    dispatch: Any = torch._ops.HigherOrderOperator.dispatch
+
+    def higher_order(self: Any, key: Any, /, *args: Any, **kwargs: Any) -> Any:
+        if key == KEY:  # an operator that calls Python back is one call, as any other
+            return _run(self, *args, **kwargs)
+        return dispatch(self, key, *args, **kwargs)
+
+    def as_it_was() -> None:
+        torch._ops.HigherOrderOperator.dispatch = dispatch  # type: ignore[method-assign]
+        for name in ("as_subclass", "_make_subclass"):
+            delattr(torch.Tensor, name)
+
+    torch._ops.HigherOrderOperator.dispatch = higher_order  # type: ignore[method-assign, assignment]
+    # These give the tensor that an operator has just made a Python object of their own: nobody may have given
+    # it one before.
+    base: Any = torch._C.TensorBase
+    torch.Tensor.as_subclass = _unheard(base.as_subclass)  # type: ignore[method-assign]
+    torch.Tensor._make_subclass = staticmethod(_unheard(base._make_subclass))  # type: ignore[method-assign]
+    _restore.append(as_it_was)
+    _tell_the_compiler()
+
+
+def _unheard(make: Callable[..., Any]) -> Callable[..., Any]:
+    def unheard(*args: Any, **kwargs: Any) -> Any:
+        with torch._C._ExcludeDispatchKeyGuard(_SEAT):
+            return make(*args, **kwargs)
+
+    return functools.wraps(make)(unheard)
+
+
+# The compiler does not compile where a mode is on, since the mode would not see what runs; and asks so.
+_QUESTION = "any_torch_dispatch_mode_on_stack"
+
+
+def _tell_the_compiler() -> None:
+    original = getattr(_python_dispatch, _QUESTION)
+    if not hasattr(original, "openheart"):
+
+        @functools.wraps(original)
+        def is_watched() -> bool:
+            here = recorders() if _is_on(KEY) else []
+            for sitting in here:
+                sitting.left_alone()
+            return bool(here) or original()
+
+        is_watched.openheart = True  # type: ignore[attr-defined]
+        setattr(_python_dispatch, _QUESTION, is_watched)
+        asking = sys.modules.get("torch._dynamo.convert_frame")
+        if asking is not None:
+            setattr(asking, _QUESTION, is_watched)
