@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tests.rules.harness import audit
+from tests.rules.harness import audit, gradients
 from torch import Tensor
 
 from openheart.check import check
@@ -63,3 +63,36 @@ def test_a_large_start_may_be_rounded_once_a_term() -> None:
     held = check(run.calls[-1])
     assert held is not None
     assert (held.bound >= 4095 * 2.0**-24 * 1e6).all()
+
+
+def test_the_product_of_a_vector_with_another_ones_conjugate() -> None:
+    for dtype in (torch.float32, torch.float64, torch.complex64, torch.complex128):
+        a, b = (torch.randn(7, dtype=dtype, generator=torch.Generator().manual_seed(n)) for n in (1, 2))
+        audit(torch.vdot, a, b, covers="vdot")
+        audit(torch.linalg.vecdot, a, b)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_grouped_products(dtype: torch.dtype) -> None:
+    ends = torch.tensor([4, 4, 16], dtype=torch.int32)
+    cases = [((16, 8), (3, 8, 24)), ((3, 8, 24), (24, 16)), ((8, 16), (16, 8))]
+    for left, right in cases:
+        a, b = drawn(*left, dtype=dtype), drawn(*right, dtype=dtype)
+        audit(lambda a=a, b=b: torch._grouped_mm(a, b, offs=ends), covers="_grouped_mm")
+    a, b = drawn(3, 8, 16, dtype=dtype), drawn(3, 16, 8, dtype=dtype)
+    audit(lambda: torch._grouped_mm(a, b), covers="_grouped_mm")
+    a, b = drawn(16, 8, dtype=dtype), drawn(3, 8, 24, dtype=dtype)
+    audit(gradients(lambda a, b: torch._grouped_mm(a, b, offs=ends), a, b), covers="_grouped_mm")
+
+
+def test_rows_behind_the_last_group_are_memory_that_nobody_wrote() -> None:
+    ends = torch.tensor([4, 6, 12], dtype=torch.int32)
+    a, b = drawn(16, 8), drawn(3, 8, 24)
+    with recording() as run:
+        torch._grouped_mm(a, b, offs=ends)
+    (call,) = run.calls
+    assert check(call) is None  # not all of it can be checked
+    assert check(call, 0, (15, 2)) is None
+    held = check(call, 0, (11, 2))
+    assert held is not None
+    assert held.agrees

@@ -176,3 +176,13 @@ def test_sums_that_threads_share(dtype):
 
 def test_a_product_that_underflows_on_its_way():
     audit(torch.prod, torch.tensor([1e-30, 1e-30, 1e30, 1e30]))
+
+
+def test_whether_all_or_any_hold():
+    for x in (
+        torch.tensor([[True, False]]),
+        torch.ones(2, 3, dtype=torch.bool),
+        torch.ones(0, dtype=torch.bool),
+    ):
+        audit(torch._is_all_true, x, covers="_is_all_true")
+        audit(torch._is_any_true, x, covers="_is_any_true")

@@ -183,3 +183,41 @@ def test_in_place() -> None:
     audit(lambda: x.clone().tril_(1), covers="tril_")
     audit(lambda: x.clone().triu_(-1), covers="triu_")
     audit(lambda: x[:1].clone().squeeze_(), covers="squeeze_")
+
+
+def test_lazy_conjugates_and_negatives() -> None:
+    for dtype in (torch.complex64, torch.complex128):
+        x = torch.randn(4, 5, dtype=dtype)
+        audit(lambda x=x: x.conj(), covers="_conj")
+        audit(lambda x=x: x.conj().imag * 2, covers="_neg_view")
+        audit(lambda x=x: (x.mH @ x, x.conj()[1] + x[1], x.conj().resolve_conj()), covers="_conj")
+        audit(lambda x=x: (torch._conj_copy(x), torch._neg_view_copy(x)))
+        audit(gradients(lambda a, b: a * b, x, x.clone()), covers="_conj")
+        audit(gradients(lambda a, b: a @ b.mT, x, x.clone()), covers="_conj")
+
+
+TYPES = [
+    torch.uint8,
+    torch.int8,
+    torch.int16,
+    torch.int32,
+    torch.int64,
+    torch.float16,
+    torch.bfloat16,
+    torch.float32,
+    torch.float64,
+    torch.complex64,
+    torch.complex128,
+]
+
+
+@pytest.mark.parametrize("source", [torch.bool, *TYPES], ids=str)
+def test_the_same_bits_read_as_another_type(source: torch.dtype) -> None:
+    # every pattern of bits, those of NaNs that signal among them
+    drawn = torch.randint(0, 256, (3, 16 * source.itemsize), generator=torch.Generator().manual_seed(4))
+    held = (drawn % 2 if source == torch.bool else drawn).to(torch.uint8).view(source)
+    for target in TYPES:
+        covers = "view.dtype" if source != target else []
+        audit(lambda t=target: held.view(t), covers=covers)
+        if source.itemsize == target.itemsize:
+            audit(lambda t=target: (held[0, 0].view(t), held.t().view(t)), covers=covers)

@@ -36,7 +36,16 @@ from openheart.formula.expr import (
     walk,
 )
 from openheart.formula.folds import matches, running_of
-from openheart.formula.functions import ASIDE, COMPARISONS, COMPUTED_IN, FUNCTIONS, ULPS, Array, Error
+from openheart.formula.functions import (
+    ASIDE,
+    COMPARISONS,
+    COMPUTED_IN,
+    FUNCTIONS,
+    OF_BITS,
+    ULPS,
+    Array,
+    Error,
+)
 from openheart.formula.precision import DOUBLE_UNIT, FLOAT64, Precision
 from openheart.formula.reduce import reduce
 from openheart.formula.rounding import exact_error, inexact, integers, plus, rounded_error, settled
@@ -236,6 +245,9 @@ class Evaluation:
         if name == "where":
             return self._where(node)
         row = FUNCTIONS[name]
+        read = node.args[0]
+        if name in OF_BITS and isinstance(read, Ref) and isinstance(read.tensor, Tensor):
+            return row.compute(self._pick(self.fetch(read.tensor), read.index)), None
         pairs = [self.of(arg) for arg in node.args]
         # Constants are worked out in double; what depends on a place is not, even where the place is known.
         if not node.free and all(type(v) in (int, float, bool, complex) and e is None for v, e in pairs):
@@ -310,7 +322,10 @@ class Evaluation:
         condition, doubt = self.of(node.args[0])
         if np.ndim(condition) == 0 and not np.any(doubt):
             return self.of(node.args[1] if condition else node.args[2])
-        (a, ea), (b, eb) = self._operand(node.args[1]), self._operand(node.args[2])
+        (a, ea), (b, eb) = (
+            self._branch(arg, condition if n == 0 else ~np.asarray(condition, dtype=bool), doubt)
+            for n, arg in enumerate(node.args[1:])
+        )
         value = np.where(condition, a, b)
         error: Error = None
         if ea is not None or eb is not None:
@@ -320,6 +335,15 @@ class Evaluation:
                 spread = np.abs(np.asarray(a, dtype=np.float64) - b)
             error = plus(error, np.where(doubt, np.where(np.isnan(spread), 0.0, spread), 0.0))
         return value, error
+
+    def _branch(self, node: Expr, taken: Array, doubt: Error) -> tuple[Array, Error]:
+        """One side of a choice. A side that no law makes is no obstacle where it is never taken."""
+        try:
+            return self._operand(node)
+        except NoLaw:
+            if np.any(taken) or np.any(doubt):
+                raise
+            return 0, None
 
     # -- compiled loops ----------------------------------------------------------------------------
 
@@ -357,7 +381,7 @@ class Evaluation:
                 source = loops.reduction_source(writer, node, outer)
             else:
                 source = loops.pointwise_source(writer, node, outer)
-        except loops.NotCompiled:
+        except (loops.NotCompiled, NoLaw):
             return None
         size = self._size(outer)
         value, error = np.empty(size), np.empty(size)

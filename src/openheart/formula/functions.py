@@ -15,8 +15,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from openheart.formula import bits, special
 from openheart.formula import expr as make
-from openheart.formula import special
 from openheart.formula.expr import Expr, Operand
 from openheart.formula.precision import FLOAT64, PRECISIONS, Precision
 
@@ -177,6 +177,8 @@ _ROWS = [
     Function("shiftright", np.right_shift, exact=True),
     Function("mantissa", lambda x: np.frexp(x)[0], exact=True),
     Function("exponent", lambda x: np.frexp(x)[1].astype(np.int64), exact=True),
+    *(Function(f"bits_{name}", bits.bits_of(name), exact=True) for name in bits.WIDTHS),
+    *(Function(f"{name}_of_bits", bits.number_of(name), exact=True) for name in bits.WIDTHS),
     Function("hypot", np.hypot),
     # Moshier's Cephes, which PyTorch follows, states these peak errors (in units of 2⁻²⁴):
     # psif 8.2e-7, absolute below 1; i0f, i0ef 4.0e-7; i1f, i1ef 1.5e-6; ndtri, zeta, erfcx: a few units.
@@ -194,6 +196,8 @@ _ROWS = [
     Function("lgamma", special.lgamma, own=_absolute(ULPS)),
 ]
 FUNCTIONS: dict[str, Function] = {row.name: row for row in _ROWS}
+OF_BITS = frozenset(f"bits_{name}" for name in bits.WIDTHS)
+"""The functions that read a number's bits: they take it as it was recorded, a NaN's bits and all."""
 COMPARISONS = frozenset({"lt", "le", "gt", "ge", "eq", "ne"})
 STEPS = frozenset({"floor", "ceil", "round", "trunc", "sign", "floordiv", "int"})
 

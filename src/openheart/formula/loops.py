@@ -265,7 +265,8 @@ class Writer:
         sign = {"lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==", "ne": "!="}[name]
         doubt = None
         if a.error or b.error:
-            doubt = self._let(f"abs({a.value} - {b.value}) <= {_sum(a.error, b.error)}")
+            around = self._let(_sum(a.error, b.error))
+            doubt = self._let(f"(abs({a.value} - {b.value}) <= {around}) & ({around} > 0.0)")
         return Operand(self._let(f"{a.value} {sign} {b.value}"), doubt, "b")
 
     def _logic(self, name: str, args: Sequence[Operand]) -> Operand:

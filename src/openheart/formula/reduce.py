@@ -38,7 +38,7 @@ def reduce(state: Evaluation, node: Reduce) -> tuple[Array, Error]:
         return done
     places = tuple(state.axes[k] for k in node.over)
     value, error = over(state, node.body, node.over)
-    mask, _ = (None, None) if node.where is None else over(state, node.where, node.over)
+    mask, doubt = (None, None) if node.where is None else over(state, node.where, node.over)
     unit = state.precision.unit
     if node.kind == "mean":
         n = math.prod(k.extent for k in node.over)
@@ -84,7 +84,8 @@ def reduce(state: Evaluation, node: Reduce) -> tuple[Array, Error]:
         return truth(value, axis=places, keepdims=True), None
     if node.kind == "rank":
         assert mask is not None
-        return np.sum(mask, axis=places, keepdims=True), None
+        unsure = None if doubt is None else np.sum(doubt, axis=places, keepdims=True, dtype=np.float64)
+        return np.sum(mask, axis=places, keepdims=True), unsure
     return first_extreme(node.kind, value, mask, places), None
 
 
@@ -143,10 +144,9 @@ def summed(state: Evaluation, node: Reduce) -> tuple[Array, Error]:
     mask = None
     if node.where is not None:
         mask, doubt = over(state, node.where, node.over)
-        if doubt is not None:
-            error = plus(error, np.where(doubt, np.abs(value), 0.0))
+        unsure = None if doubt is None else np.where(doubt, np.abs(value), 0.0)
         value = np.where(mask, value, 0)
-        error = None if error is None else np.where(mask, error, 0.0)
+        error = plus(None if error is None else np.where(mask, error, 0.0), unsure)
     result = np.sum(value, axis=places, keepdims=True)
     if error is None and integers([value]):
         return result, None
@@ -164,19 +164,22 @@ def scatter(
 ) -> tuple[Array, Error]:
     """Σ over matches, as one pass: each source element is added where its index says."""
     value, error = over(state, node.body, node.over)
-    mask = None if rest is None else over(state, rest, node.over)[0]
+    mask, doubtful = (None, None) if rest is None else over(state, rest, node.over)
     rank = len(state.axes)
     shape = [1] * rank
     targets = []
+    doubts: list[tuple[Index, Array]] = []
     for out, place in pairs:
-        where, _ = over(state, place, node.over)
+        where, doubt = over(state, place, node.over)
         targets.append((out, where))
+        if doubt is not None and np.any(doubt):
+            doubts.append((out, doubt))
     masks = () if mask is None else (mask.shape,)
     spread = np.broadcast_shapes(value.shape, *(w.shape for _, w in targets), *masks)
     kept = [a for a in range(rank) if a not in {state.axes[k] for k in node.over}]
     for a in kept:
         shape[a] = spread[a]
-    valid = np.ones(spread, dtype=bool) if mask is None else np.broadcast_to(mask, spread).astype(bool)
+    possible = np.ones(spread, dtype=bool)
     grid = np.ogrid[tuple(slice(0, n) for n in spread)]
     at: list[Array] = [
         np.broadcast_to(grid[a], spread) if a in kept else np.zeros(spread, dtype=np.int64)
@@ -189,10 +192,10 @@ def scatter(
         extent = state._extent(out)
         shape[axis] = extent
         shifted = np.broadcast_to(where, spread).astype(np.int64) - start
-        valid &= (shifted >= 0) & (shifted < extent)
+        possible &= (shifted >= 0) & (shifted < extent)
         at[axis] = shifted
-    chosen = tuple(a[valid] for a in at)
-    flat = np.ravel_multi_index(chosen, shape) if chosen and valid.any() else np.zeros(0, dtype=np.int64)
+    valid = possible if mask is None else possible & np.broadcast_to(mask, spread).astype(bool)
+    flat = positions(at, valid, shape)
     size = math.prod(shape)
 
     def fold(kind: str, values: Array) -> Array:
@@ -203,10 +206,39 @@ def scatter(
         result = fold("sum", value.real) + 1j * fold("sum", value.imag)
     else:
         result = fold(node.kind, value)
+    unsure: Error = None
+    if doubtful is not None and np.any(doubtful):
+        maybe = possible & np.broadcast_to(doubtful, spread).astype(bool)
+        weights = np.broadcast_to(np.abs(value), spread)[maybe]
+        unsure = scattered("sum", weights, positions(at, maybe, shape), size).reshape(shape)
+    for out, doubt in doubts:
+        wide = np.broadcast_to(doubt, spread)
+        unsure = plus(unsure, misplaced(np.abs(value), wide, at, valid, shape, state.axes[out]))
     if error is None and integers([value]):
-        return result if node.kind in ("any", "all") else result.astype(np.int64), None
+        return result if node.kind in ("any", "all") else result.astype(np.int64), unsure
     counts = np.bincount(flat, minlength=size).reshape(shape)
-    return result, folded_error(state, node.kind, result, value, error, fold, counts)
+    return result, plus(folded_error(state, node.kind, result, value, error, fold, counts), unsure)
+
+
+def positions(at: Sequence[Array], valid: Array, shape: Sequence[int]) -> Array:
+    """The row-major position of every place that is valid."""
+    if not valid.any():
+        return np.zeros(0, dtype=np.int64)
+    return np.ravel_multi_index(tuple(a[valid] for a in at), shape)
+
+
+def misplaced(
+    size: Array, doubt: Array, at: Sequence[Array], valid: Array, shape: Sequence[int], axis: int
+) -> Array:
+    """What elements may add to a sum, or take from it, whose place along `axis` is known only to `doubt`."""
+    weights, total = np.broadcast_to(size, valid.shape), math.prod(shape)
+    made = np.zeros(total)
+    for shift in range(-math.ceil(np.max(doubt)), math.ceil(np.max(doubt)) + 1):
+        moved = list(at)
+        moved[axis] = at[axis] + shift
+        here = valid & (doubt > 0) & (doubt >= abs(shift)) & (moved[axis] >= 0) & (moved[axis] < shape[axis])
+        made += np.bincount(positions(moved, here, shape), weights=weights[here], minlength=total)
+    return made.reshape(shape)
 
 
 def folded_error(

@@ -66,7 +66,8 @@ def exact_error(name: str, value: Array, values: list[Array], errors: list[Error
     """How errors pass through a function that adds none of its own."""
     if name in COMPARISONS:
         gap = np.abs(np.asarray(values[0], dtype=np.float64) - values[1])
-        doubt = gap <= sum(zero(e) for e in errors)
+        around = sum(zero(e) for e in errors)
+        doubt = (gap <= around) & (around > 0)
         return doubt if np.any(doubt) else None
     if name in ("and", "or", "xor", "not", "isnan", "isinf", "bool"):
         doubt = np.asarray(False)

@@ -174,15 +174,6 @@ def isin_scalar(elements: Any, test_element: Any, invert: bool, *, at: Any) -> E
 # -- counting ----------------------------------------------------------------------------------------
 
 
-@rule("bincount")
-def bincount(self: Any, weights: Any, *, at: Any) -> Expr:
-    # how often the value i comes, or the sum of its weights
-    p = index("p", self.shape[0])
-    if weights is None:
-        return count(p, where=self[p] == at[0])
-    return total(p, weights[p], where=self[p] == at[0])
-
-
 @rule("_unique2", "_unique")
 def unique(self: Any, *, at: Any, out: Any) -> Expr:
     # the values in order, each once: the smallest of all, then the smallest above the one before

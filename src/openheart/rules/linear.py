@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from openheart.formula.expr import Expr, index, total
-from openheart.formula.functions import accumulated, computed_in
+from openheart.formula.expr import Expr, Leaf, count, index, named, total, where
+from openheart.formula.functions import accumulated, computed_in, conj
 from openheart.formula.precision import FLOAT32, Precision
 from openheart.rules.registry import rule
 
@@ -71,6 +71,32 @@ def addmv(self: Any, mat: Any, vec: Any, beta: Any, alpha: Any, *, at: Any) -> E
 def dot(self: Any, tensor: Any) -> Expr:
     k = index("k", self.shape[0])
     return total(k, self[k] * tensor[k])
+
+
+@rule("vdot", "vdot.out")
+def vdot(self: Any, other: Any) -> Expr:
+    # Σ a̅ b
+    k = index("k", self.shape[0])
+    return total(k, (conj(self[k]) if self.kind == "complex" else self[k]) * other[k])
+
+
+@rule("_grouped_mm")
+def grouped_mm(self: Any, mat2: Any, offs: Any, *, at: Any) -> Expr:
+    # One product for each group; `offs` says where the groups end. Rows, columns or summed numbers are
+    # grouped, whichever the two-dimensional operands share (aten/src/ATen/native/GroupedMMUtils.h).
+    k = index("k", self.shape[-1])
+    if offs is None:
+        b, i, j = at
+        return total(k, self[b, i, k] * mat2[b, k, j])
+    if self.ndim == mat2.ndim:
+        g, i, j = at
+        first = where(g == 0, 0, offs[g - 1])
+        return total(k, self[i, k] * mat2[k, j], where=(k >= first) & (k < offs[g]))
+    i, j = at
+    n = index("n", offs.shape[0])
+    g = named("g", count(n, offs[n] <= (i if self.ndim == 2 else j)))
+    left, right = (self[i, k], mat2[g, k, j]) if self.ndim == 2 else (self[g, i, k], mat2[k, j])
+    return where(g < offs.shape[0], total(k, left * right), Leaf("uninitialized"))
 
 
 @rule("ger", "outer")

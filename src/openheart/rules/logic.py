@@ -98,7 +98,8 @@ row("fill")(lambda value, result: converted(value, result))
 row("zero")(lambda result: Number({"bool": False, "int": 0}.get(result.kind, 0.0)))
 row("frexp")(lambda self: mantissa(self))
 row("frexp", output=1)(lambda self: exponent(self))
-row("conj_physical", "_conj_physical")(
+# a lazy conjugate is a view with a mark on it: its numbers are the conjugates
+row("conj_physical", "_conj_physical", "_conj", "_conj_copy")(
     lambda self: apply("conj", self) if kind_of(self) == "complex" else expr(self)
 )
 row("complex")(lambda real, imag: apply("complex", real, imag))

@@ -232,12 +232,12 @@ def all_over(self: Any, dim: Any, keepdim: Any, *, at: Any, result: Any) -> Expr
     return cast(everywhere(over, holds(x)), result.kind, "bool")
 
 
-@rule("any", "any.all_out")
+@rule("any", "any.all_out", "_is_any_true")
 def any_of_all(self: Any, *, at: Any, result: Any) -> Expr:
     return expr(any_over(self, None, False, at=at, result=result))
 
 
-@rule("all", "all.all_out")
+@rule("all", "all.all_out", "_is_all_true")
 def all_of_all(self: Any, *, at: Any, result: Any) -> Expr:
     return expr(all_over(self, None, False, at=at, result=result))
 

@@ -21,7 +21,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
@@ -34,7 +34,9 @@ if TYPE_CHECKING:
 
 Slot = int | str
 """Which output a rule is for: a return's number, or the name of an argument that the call writes."""
-RuleFunction = Callable[..., Operand]
+RuleFunction = Callable[..., "Operand | None"]
+"""A law; None for a form of the operator that it does not cover, which is opaque then."""
+Written = TypeVar("Written", bound=RuleFunction)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +75,13 @@ def key_of(overload: Any) -> str:
     return name if name.count(".") == 2 else f"aten.{name}"
 
 
-def rule(*overloads: Any, output: Slot = 0) -> Callable[[RuleFunction], RuleFunction]:
+def rule(*overloads: Any, output: Slot = 0) -> Callable[[Written], Written]:
     """Register a law for one output of each of the overloads.
 
     **Raises** `RuleError` when one of them has a law already.
     """
 
-    def register(function: RuleFunction) -> RuleFunction:
+    def register(function: Written) -> Written:
         asks = frozenset(inspect.signature(function).parameters)
         code = function.__code__
         made = Rule(function, asks, f"{code.co_filename.rsplit('/', 1)[-1]}:{code.co_firstlineno}")
@@ -166,7 +168,10 @@ def law_of(call: Call, output: int = 0) -> Law | None:
             op=call.op,
             known=", ".join(call.arguments),
         )
-    body = expr(found.function(**{name: given[name] for name in found.asks}))
+    made = found.function(**{name: given[name] for name in found.asks})
+    if made is None:
+        return None
+    body = expr(made)
     return Law(body, at, out[output], precision_of(call, value), found)
 
 
@@ -284,10 +289,12 @@ FAMILIES: Iterable[str] = (
     "sliding",
     "upsample",
     "indexing",
+    "counting",
     "scatter",
     "masks",
     "embedding",
     "views",
+    "reinterpret",
     "rearrange",
     "rearrange_backward",
     "loss",
