@@ -209,8 +209,60 @@ def test_outputs_without_classes_have_no_predictions() -> None:
             return x.sum(-1)
 
     assert compare(*(oh.record(Flat(), torch.ones(3, 2)) for _ in "ab")).predictions is None
-    whole = torch.nn.Linear(2, 3)
-    found = compare(*(oh.record(whole, torch.ones(2)) for _ in "ab")).predictions
+    features = torch.nn.Linear(2, 3)  # nobody chooses among them
+    assert compare(*(oh.record(features, torch.ones(4, 2)) for _ in "ab")).predictions is None
+    regression = torch.nn.functional.mse_loss
+    assert _after(features, torch.ones(4, 2), lambda out: regression(out, torch.zeros(4, 3))) is None
+    binary = torch.nn.functional.binary_cross_entropy_with_logits
+    assert _after(features, torch.ones(4, 2), lambda out: binary(out, torch.zeros(4, 3))) is None
+    similar = lambda out: torch.softmax(out @ out.T, dim=-1)  # noqa: E731  (among samples, not features)
+    assert _after(features, torch.ones(4, 2), similar) is None
+
+
+def _after(model: torch.nn.Module, x: torch.Tensor, then: Callable[[torch.Tensor], Any]) -> Any:
+    """The predictions where `then` is what becomes of the output."""
+    runs = []
+    for _ in range(2):
+        with oh.recording(model) as rec:
+            then(model(x))
+        runs.append(rec)
+    return compare(*runs).predictions
+
+
+@pytest.mark.parametrize(
+    ("then", "samples"),
+    [
+        (lambda out: out.softmax(-1), (4, 5)),
+        (lambda out: out.argmax(2), (4, 5)),
+        (lambda out: out.max(dim=-1), (4, 5)),
+        (lambda out: (out.float() / 2.0).log_softmax(2), (4, 5)),
+        (lambda out: torch.nn.functional.cross_entropy(out.view(20, 3), torch.zeros(20).long()), (4, 5)),
+        (
+            lambda out: torch.nn.functional.cross_entropy(out[:, 1:].flatten(0, 1), torch.ones(16, 3) / 3),
+            (4, 5),
+        ),
+        (
+            lambda out: torch.nn.functional.cross_entropy(out.transpose(1, 2), torch.zeros(4, 5).long()),
+            (4, 5),
+        ),
+        (lambda out: torch.nn.functional.cross_entropy(out, torch.zeros(4, 3).long()), (4, 3)),
+        (lambda out: torch.nn.functional.multi_margin_loss(out[:, 0], torch.zeros(4).long()), (4, 5)),
+    ],
+    ids=[str(n) for n in range(9)],
+)
+def test_classes_are_where_the_run_shows_them(
+    then: Callable[[torch.Tensor], Any], samples: tuple[int, ...]
+) -> None:
+    torch.manual_seed(0)
+    found = _after(torch.nn.Linear(2, 3), torch.randn(4, 5, 2), then)
+    assert found is not None
+    assert found.samples[-1].sample == tuple(size - 1 for size in samples)
+    assert found.classes == 60 // math.prod(samples)
+
+
+def test_an_output_that_is_a_softmax_speaks_for_classes() -> None:
+    one = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.Softmax(0))
+    found = compare(*(oh.record(one, torch.ones(2)) for _ in "ab")).predictions
     assert found is not None and [each.sample for each in found.samples] == [()]
 
 
@@ -452,3 +504,77 @@ def test_only_what_is_downstream_of_an_edit_is_read(name: str, monkeypatch: pyte
     found = compare(before, after)
     assert found.changed and address in {change.largest for change in found.changed}
     assert len(read) <= 2 * len(found.changed) < len(before.values)
+
+
+# Which value is which ---------------------------------------------------------------------------------------
+
+
+class Program(torch.nn.Module):
+    def __init__(self, does: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.does = does
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.does(x)
+
+
+def _runs(*programs: Callable[[torch.Tensor], torch.Tensor], backward: bool = True) -> list[Any]:
+    runs = []
+    for program in programs:
+        model = Program(program)
+        x = torch.linspace(-1, 2, 6).requires_grad_()
+        with oh.recording(model) as rec:
+            out = model(x).sum()
+            if backward:
+                out.backward()
+        runs.append(rec)
+    return runs
+
+
+def _stacked(x: torch.Tensor) -> torch.Tensor:
+    turned = x.cos().sin()
+    return torch.stack([x.sin(), turned])
+
+
+def _swapped(x: torch.Tensor) -> torch.Tensor:
+    right = x * torch.tensor(4.0)
+    return x * torch.tensor(3.0) - right
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (lambda x: x.tanh() * (2 * x).tanh(), lambda x: (2 * x).tanh() * x.tanh()),
+        (lambda x: (x + 1).exp() + (x + 2).exp(), lambda x: (x + 2).exp() + (x + 1).exp()),
+        (
+            lambda x: torch.stack([x.sin(), x.cos().sin()]),
+            _stacked,
+        ),
+        (lambda x: x * torch.tensor(3.0) - x * torch.tensor(4.0), _swapped),
+    ],
+    ids=["product", "sum", "stack", "constants"],
+)
+def test_the_order_of_calls_is_no_change(one: Any, other: Any) -> None:
+    before, after = _runs(one, other, backward=False)
+    found = compare(before, after)
+    assert not found.changed and not found.only_before and not found.only_after, found.text(lang="en")
+    assert compare(after, before).same
+
+
+def test_a_constant_that_differs_is_a_change_of_what_follows() -> None:
+    before, after = _runs(lambda x: x.tanh() * (2 * x).tanh(), lambda x: (3 * x).tanh() * x.tanh())
+    found = compare(before, after)
+    names = {change.name for change in found.changed}
+    assert {"mul.out", "tanh_1.out", "input.grad"} <= names and "tanh.out" not in names
+    assert not found.only_before and not found.only_after
+    assert found.loss is not None
+
+
+def test_one_more_call_moves_no_numbers_of_names() -> None:
+    before, after = _runs(
+        lambda x: x.tanh() + (x * 2).tanh(), lambda x: (x * 5).tanh() * 0 + (x.tanh() + (x * 2).tanh())
+    )
+    found = compare(before, after)
+    assert {"tanh.out", "tanh_1.out", ".out"} <= set(found.unchanged)
+    assert found.twin("tanh.out") == "tanh_1.out" and found.twin("output") == ".out"
+    assert "tanh.out" in found.only_after

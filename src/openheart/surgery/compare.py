@@ -31,6 +31,7 @@ from openheart.surgery.comparison import (
     effect,
 )
 from openheart.surgery.differences import difference, identical
+from openheart.surgery.pairing import paired
 
 if TYPE_CHECKING:
     from openheart.recording import Value
@@ -53,9 +54,10 @@ def compare(
 ) -> Comparison:
     """Compares two runs of one network: which values moved, by how much, in the order of their effect.
 
-    Values are paired by name. A value that both recordings share (an intervention leaves what is not
-    downstream of it as it was) is the same without a look at its numbers; others are compared bit by bit
-    where their dtypes agree, and as float64 where they do not.
+    Values are paired by name; what is merely numbered (`/tanh_1.out`), by how it came about. A value that
+    both recordings share (an intervention leaves what is not downstream of it as it was) is the same without
+    a look at its numbers; others are compared bit by bit where their dtypes agree, and as float64 where they
+    do not.
 
     Args:
         before, after: two recordings: a run and its `intervene`, two runs of a model with other weights or
@@ -76,7 +78,7 @@ def compare(
     for recording in (before, after):
         if not isinstance(recording, Recording):
             raise InputError("error.recording.wanted", verb="compare", kind=type(recording).__name__)
-    twins, only_before, only_after = _aligned(before, after)
+    twins, only_before, only_after = paired(before, after)
     kinds = _Kinds(before)
     positions = {name: position for position, name in enumerate(twins)}
     if only is not None:
@@ -116,28 +118,6 @@ def compare(
         top,
         twins,
     )
-
-
-def _aligned(
-    before: Recording, after: Recording
-) -> tuple[dict[str, tuple[Value, Value]], list[str], list[str]]:
-    """The pairs by the first run's canonical name, in its order; and the names without a twin."""
-    others = after._named.values  # every name that leads to a value, not the canonical ones alone
-    twins: dict[str, tuple[Value, Value]] = {}
-    alone: list[str] = []
-    for name, value in _called(before).items():
-        other = others.get(name)
-        if other is None:
-            alone.append(name)
-        else:
-            twins[name] = value, other
-    met = {id(other) for _, other in twins.values()}
-    return twins, alone, [name for name, value in _called(after).items() if id(value) not in met]
-
-
-def _called(recording: Recording) -> dict[str, Value]:
-    canonical = recording._named.canonical
-    return {canonical[value.id]: value for value in recording.values if value.id in canonical}
 
 
 def _chosen(patterns: tuple[str, ...], kinds: dict[str, Kind], alone: tuple[str, ...]) -> set[str]:

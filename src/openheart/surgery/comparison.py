@@ -178,6 +178,14 @@ class Comparison:
             for m in largest(pair[0].data, pair[1].data, top)
         ]
 
+    def twin(self, name: str) -> str:
+        """What the second run calls the value that this one is compared with; often the same.
+
+        Raises:
+            AddressError: no value that both runs have is called so.
+        """
+        return self.after.name(self._pair(name)[1][1])
+
     def within_rounding(self, name: str) -> int | None:
         """How many of a value's moved numbers moved by no more than the bounds of its two calls allow.
 

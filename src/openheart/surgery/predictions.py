@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from openheart.errors import OpaqueError
+from openheart.surgery.classes import class_dimension
 
 if TYPE_CHECKING:
     from openheart.recording import Recording, Value
@@ -21,7 +22,7 @@ class Prediction:
     """One sample's class in both runs.
 
     Attributes:
-        sample: its index in the output, without the last dimension; `()` for an output of one sample.
+        sample: its index in the output, without the classes' dimension; `()` for an output of one sample.
         before, after: the class with the largest number, the first of several; None if one is NaN.
         margin_before, margin_after: how far the largest lies above the next; NaN with a NaN among them.
         moved: the largest |after − before| among its numbers, NaN with a NaN among them.
@@ -41,7 +42,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Predictions:
-    """The class of every sample: where the output's last dimension is largest.
+    """The class of every sample: where the output is largest along the classes' dimension.
 
     Attributes:
         address: the output's name, `output`, or `@2 output` after three training steps.
@@ -68,24 +69,27 @@ class Predictions:
 def predictions(before: Recording, after: Recording) -> Predictions | None:
     """The classes of the last output that both runs have.
 
-    None where it is not floating point, has fewer than two numbers along its last dimension, has not the same
-    shape in both, or was not kept; and where its only dimension is the samples' (as many as the input has).
+    None where neither run shows that there are classes (see `class_dimension`), where the output is not
+    floating point, has fewer than two of them or not the same shape in both, or was not kept.
     """
     found = _outputs(before, after)
     if found is None:
         return None
     address, one, other = found
-    if one.shape != other.shape or not one.shape or one.shape[-1] < 2 or 0 in one.shape:
+    if one.shape != other.shape or not one.shape or 0 in one.shape:
         return None
     if not (one.dtype.is_floating_point and other.dtype.is_floating_point):
         return None
-    if len(one.shape) == 1 and _samples(before) == one.shape[0]:
+    along = class_dimension(before, one)
+    if along is None:
+        along = class_dimension(after, other)
+    if along is None or one.shape[along] < 2:
         return None
     try:
-        first, second = one.data.cpu(), other.data.cpu()
+        first, second = (value.data.cpu().movedim(along, -1) for value in (one, other))
     except OpaqueError:
         return None
-    classes = one.shape[-1]
+    classes = first.shape[-1]
     was, margin_before = _decided(first)
     now, margin_after = _decided(second)
     moved = torch.zeros_like(margin_before)
@@ -93,7 +97,7 @@ def predictions(before: Recording, after: Recording) -> Predictions | None:
         apart = (second.double() - first.double()).abs()
         apart[(first == second)] = 0.0  # an infinity that stays has not moved
         moved = apart.reshape(-1, classes).amax(-1)
-    shape = one.shape[:-1]
+    shape = tuple(first.shape[:-1])
     rows = zip(
         was.tolist(), now.tolist(), margin_before.tolist(), margin_after.tolist(), moved.tolist(), strict=True
     )
@@ -111,12 +115,6 @@ def _outputs(before: Recording, after: Recording) -> tuple[str, Value, Value] | 
         if one is not None and other is not None:
             return address, one, other
     return None
-
-
-def _samples(recording: Recording) -> int | None:
-    """How many samples the input has; None without an input of two dimensions or more."""
-    value = recording.get("input")
-    return value.shape[0] if value is not None and len(value.shape) > 1 else None
 
 
 def _decided(output: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
