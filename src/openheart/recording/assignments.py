@@ -46,12 +46,14 @@ def watch(note: Callable[[tuple[Any, ...]], None]) -> Callable[[], None]:
     def engine(*args: Any, **kwargs: Any) -> Any:
         if not is_taken_here():
             return run(*args, **kwargs)
-        note((ENGINE,))
+        given = args[1] if len(args) > 1 else ()
+        note((ENGINE, _arrivals(args[0], given), not _sources(args, kwargs), bool(args[3:4] and args[3])))
         result = None
         try:
             result = run(*args, **kwargs)
         finally:
-            note((ENGINED, _inputs(args, kwargs), result))
+            inputs = _inputs(args, kwargs)
+            note((ENGINED, inputs, result, _arrivals(inputs, result)))
         return result
 
     watched = property(grad.__get__, assign, delete, "The gradient of a leaf, or one that was retained.")
@@ -77,4 +79,20 @@ def _inputs(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
     """What `torch.autograd.grad` was asked the gradients of; nothing for a `backward()`."""
     if kwargs.get("accumulate_grad", True):
         return ()
+    return _sources(args, kwargs)
+
+
+def _sources(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+    """Where a backward pass is to lead; nothing: wherever the graph does."""
     return tuple(kwargs.get("inputs", args[4] if len(args) > 4 else ()))
+
+
+def _arrivals(tensors: Any, gradients: Any) -> list[tuple[Any, int, Any]]:
+    """Which node, or leaf, takes each gradient, as which of its gradients."""
+    found: list[tuple[Any, int, Any]] = []
+    for item, gradient in zip(tensors, gradients or (), strict=False):
+        if isinstance(item, torch.Tensor):
+            found.append((item if item.grad_fn is None else item.grad_fn, item.output_nr, gradient))
+        else:
+            found.append((item.node, item.output_nr, gradient))
+    return found

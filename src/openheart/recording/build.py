@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from openheart.recording.graph import Graph
 from openheart.recording.leaves import Gradient, Leaves
 from openheart.recording.log import (
     ENGINE,
@@ -92,6 +93,7 @@ class Facts:
         default_factory=dict
     )  # id of a leaf that the model does not have → "parameter" if it is trained, else "leaf"
     activation_grads: list[tuple[Value, Value]] = field(default_factory=list)
+    graph: Graph = field(default_factory=Graph)  # autograd's own
     # calls that a function of torch.nn.functional made itself: whether that is a loss of (output, target)
     criteria: dict[int, bool] = field(default_factory=dict)
     optimizers: list[OptimizerStep] = field(default_factory=list)
@@ -106,6 +108,8 @@ class _Walk:
     def __init__(self, log: Log) -> None:
         self.log = log
         self.facts = Facts()
+        self.held: dict[int, tuple[int, ...]] = {}  # id of a leaf → the values that it has held
+        self.places: dict[Any, list[int]] = {}  # storage and geometry → the values that lay there
         self.names: dict[int, str] = {}
         for _, name, tensor in log.named:
             self.names.setdefault(id(tensor), name)
@@ -141,6 +145,7 @@ class _Walk:
                 self.assigned(*entry[1:])
             elif entry[0] == ENGINE:
                 self.phases.inner.append("backward")
+                self.ties.begins(self.arrivals(entry[1]), *entry[2:])
             elif entry[0] == ENGINED:
                 self.engined(*entry[1:])
             elif entry[0] == REBIND:
@@ -161,7 +166,7 @@ class _Walk:
             for tensor, gradient in self.log.retained
             if is_plain(tensor) and is_plain(gradient)
         ]
-        facts.activation_grads = self.ties.gradients(facts.calls, facts.makers)
+        facts.activation_grads, facts.graph = self.ties.read(facts.calls, facts.makers, self.leaf_ids)
         self.tell_leaves()
         facts.values = self.memory.values
         facts.lives = {key: story.life for key, story in self.memory.stories.items()}
@@ -193,17 +198,19 @@ class _Walk:
             written[id(tensor)] = (memory.write(tensor, content), name, place)
         outputs: list[Value] = []
         slots: list[Slot] = []
+        results: list[tuple[torch.Tensor, Value]] = []
         for slot, tensor in _results(result, schema):
             known = written.pop(id(tensor), None)
             outputs.append(memory.made(tensor) if known is None else known[0])
             slots.append(slot)
+            results.append((tensor, outputs[-1]))
         for value, name, place in written.values():
             outputs.append(value)
             slots.append((name, place))
         name = _name_of(op)
         identity = len(self.facts.calls)
         tie = ties.of_call(
-            identity, name, sequence, node, any(again for _, again in self.open), reads, result
+            identity, name, sequence, node, any(again for _, again in self.open), reads, results, bool(undos)
         )
         if phases.is_seed and reads and (made := self.facts.makers.get(reads[0].id)):
             tie = made[0].id if made[0].phase != "backward" else made[0].forward_call
@@ -289,9 +296,26 @@ class _Walk:
         if gradient is None or id(variable) in self.names or self.memory.knows(variable):
             self.leaves.assigned(variable, gradient)
 
-    def engined(self, inputs: tuple[Any, ...], results: Any) -> None:
+    def arrivals(self, items: Any) -> list[tuple[Any, int, Value]]:
+        """(node or leaf, which of its gradients, gradient) for each gradient that there is."""
+        return [
+            (node, slot, self.memory.read(item)) for node, slot, item in items if isinstance(item, torch.Tensor)
+        ]
+
+    def leaf_ids(self, variable: torch.Tensor) -> tuple[int, ...]:
+        """The values that a leaf has held, from step to step."""
+        if id(variable) not in self.held:
+            first = self.memory.first(variable)
+            if not self.places:
+                for value in self.memory.values:
+                    self.places.setdefault((id(value._life), value.geometry), []).append(value.id)
+            self.held[id(variable)] = tuple(self.places.get((id(first._life), first.geometry), (first.id,)))
+        return self.held[id(variable)]
+
+    def engined(self, inputs: tuple[Any, ...], results: Any, taken: Any) -> None:
         """Autograd has run; `torch.autograd.grad` returns what it was asked for."""
         self.phases.leave()
+        self.ties.ends(self.arrivals(taken))
         for asked, gradient in zip(inputs, results or (), strict=False):
             if not (_is_plain_tensor(asked) and _is_plain_tensor(gradient)):
                 continue

@@ -52,8 +52,12 @@ REBIND = (
 )
 GRAD = "grad"  # (GRAD, leaf, gradient or None): somebody assigned to `leaf.grad`
 RETAIN = "retain"  # (RETAIN, tensor): `tensor.retain_grad()`
-ENGINE = "engine"  # (ENGINE,): autograd begins to run backward
-ENGINED = "engined"  # (ENGINED, what `torch.autograd.grad` was asked the gradients of, what it returned)
+# (ENGINE, [(node or leaf, which of its gradients, gradient), …], whole, followed): autograd begins to run
+# backward, from there; whole: wherever the graph leads; followed: the backward pass makes a graph of its own
+ENGINE = "engine"
+# (ENGINED, what `torch.autograd.grad` was asked the gradients of, what it returned, [(node or leaf, which of
+# its gradients, gradient), …])
+ENGINED = "engined"
 
 
 class Stale(NamedTuple):

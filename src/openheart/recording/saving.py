@@ -30,6 +30,7 @@ from openheart.recording.container import (
     safetensors_header,
 )
 from openheart.recording.encoding import decode, encode, find_op, op_name
+from openheart.recording.graph import Graph
 from openheart.recording.log import is_plain
 from openheart.recording.names import Names
 from openheart.recording.storages import Geometry, Life, geometry_of, strided
@@ -208,6 +209,7 @@ def _describe(recording: Recording, places: dict[int, Any]) -> dict[str, Any]:
             }
             for optimizer in recording.optimizers
         ],
+        "graph": recording._read().graph.to_json(),
         "names": [[name, value.id] for name, value in names.values.items()],
         "canonical": list(names.canonical.items()),
         "nameless": sorted(names.nameless),
@@ -266,6 +268,8 @@ def _rebuild(run: dict[str, Any], pieces: Pieces) -> Recording:
         facts.optimizers.append(
             OptimizerStep(about["kind"], about["step"], range(*about["calls"]), tuple(groups))
         )
+    if "graph" in run:
+        facts.graph = Graph.from_json(run["graph"], len(facts.values), len(facts.calls))
     recording = Recording(keep=run["keep"])
     recording._facts = facts
     recording._names = Names(
