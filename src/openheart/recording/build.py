@@ -299,7 +299,9 @@ class _Walk:
     def arrivals(self, items: Any) -> list[tuple[Any, int, Value]]:
         """(node or leaf, which of its gradients, gradient) for each gradient that there is."""
         return [
-            (node, slot, self.memory.read(item)) for node, slot, item in items if isinstance(item, torch.Tensor)
+            (node, slot, self.memory.read(item))
+            for node, slot, item in items
+            if isinstance(item, torch.Tensor)
         ]
 
     def leaf_ids(self, variable: torch.Tensor) -> tuple[int, ...]:

@@ -113,9 +113,7 @@ class Ties:
             self._last = None
             return None
         followed = bool(self._open) and self._open[-1].followed
-        if not followed and (
-            remade or fresh or (reads and all(value.id in self._again for value in reads))
-        ):
+        if not followed and (remade or fresh or (reads and all(value.id in self._again for value in reads))):
             self._again.update(value.id for _, value in results)
         if remade:
             return None
@@ -327,7 +325,11 @@ class Ties:
         def edges(found: list[tuple[Any, int, Value]]) -> tuple[tuple[Edge, int], ...]:
             keys = [(gathers.get(id(node)) if _is_leaf(node) else id(node)) for node, _, _ in found]
             return tuple(
-                [((places[key], slot), value.id) for key, (_, slot, value) in zip(keys, found, strict=True) if key]
+                [
+                    ((places[key], slot), value.id)
+                    for key, (_, slot, value) in zip(keys, found, strict=True)
+                    if key
+                ]
             )
 
         passes = [

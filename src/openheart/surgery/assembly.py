@@ -47,6 +47,8 @@ class _Assembly:
                 self._call(call)
             self._added(call.id, True)
         self._visits()
+        if plan.simple:
+            self.facts.graph = self.old.graph.renumbered(self.numbers)
         return self.facts, self._names()
 
     def _place_added(self) -> None:

@@ -10,15 +10,17 @@ nothing is told from a list of operators.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+from torch.utils._python_dispatch import _disable_current_modes
 
 from openheart.errors import OpaqueError
-from openheart.recording import Call, Value
+from openheart.record import Recorder
+from openheart.recording import Call, Value, seat
 from openheart.recording.plans import plan_of, written_tensors
 
 __all__ = ["Place", "Routing", "Source", "ask", "places_in"]
@@ -80,7 +82,7 @@ def ask(
     if key not in _KNOWN:
         if len(_KNOWN) > 4096:
             _KNOWN.clear()
-        _KNOWN[key] = _asked(call, output, needed, received)
+        _KNOWN[key] = _apart(lambda: _asked(call, output, needed, received))
     found = _KNOWN[key]
     return found if found is not None and found.name == name else None
 
@@ -121,6 +123,17 @@ def _asked(
             return None
 
 
+def _apart(question: Callable[[], Routing | None]) -> Routing | None:
+    """Asks where nobody who records in this thread hears it."""
+    if not seat.is_taken_here():
+        return question()
+    found: list[Routing | None] = []
+    asking = threading.Thread(target=lambda: found.append(question()))
+    asking.start()
+    asking.join()
+    return found[0] if found else None
+
+
 class _Question:
     """One call, run again with leaves in the place of its arguments."""
 
@@ -150,7 +163,7 @@ class _Question:
                     return None
                 roots.append(root)
                 gradients.append(value.data.detach())
-        watch = _Watch(node)
+        recorder = Recorder()
         incoming: list[Any] = []
         outgoing: list[Any] = []
         handles = [
@@ -159,14 +172,15 @@ class _Question:
         ]
         leaves = [leaf for leaf in self.leaves.values() if leaf.requires_grad]
         try:
-            with watch:
+            with recorder:
                 torch.autograd.grad(roots, leaves, gradients, allow_unused=True)
         finally:
             for handle in handles:
                 handle.remove()
         if len(incoming) != 1 or len(outgoing) != 1:
             return None
-        return _routing(node.name(), watch.seen, incoming[0], outgoing[0], arguments)
+        seen = [entry for entry in recorder.log.entries if len(entry) > 5 and entry[7] is node]
+        return _routing(node.name(), seen, incoming[0], outgoing[0], arguments)
 
     def _argument(self, item: Any, place: Place) -> Any:
         if isinstance(item, Value):
@@ -210,28 +224,9 @@ class _Question:
         return next((place for place, leaf in self.leaves.items() if leaf is variable), None)
 
 
-class _Watch(TorchDispatchMode):
-    """Notes what is called while one node runs."""
-
-    def __init__(self, node: Any) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.node = node
-        self.seen: list[tuple[Any, Any, Any, Any]] = []
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        if torch._C._current_autograd_node() is self.node:
-            self.seen.append((func, args, kwargs or {}, result))
-        return result
-
-
 def _routing(
     name: str,
-    seen: list[tuple[Any, Any, Any, Any]],
+    seen: list[tuple[Any, ...]],
     incoming: Sequence[torch.Tensor | None],
     outgoing: Sequence[torch.Tensor | None],
     arguments: tuple[Place | None, ...],
@@ -240,7 +235,8 @@ def _routing(
         id(item): ("received", slot, 0) for slot, item in enumerate(incoming) if item is not None
     }
     calls = []
-    for number, (op, args, kwargs, result) in enumerate(seen):
+    for number, (op, args, kwargs, result, *_) in enumerate(seen):
+        kwargs = kwargs or {}
         reads = [
             (place, sources.get(id(item), OTHER)) for place, item in places_in((args, kwargs), torch.Tensor)
         ]
@@ -255,4 +251,3 @@ def _routing(
     if len(handed) != len(arguments):
         return None
     return Routing(name, tuple(calls), handed, arguments)
-

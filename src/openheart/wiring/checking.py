@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-
 from openheart.errors import OpaqueError
 from openheart.recording import Recording, Value
 from openheart.wiring.asking import places_in
@@ -180,5 +179,3 @@ def _same(one: Value, other: Value) -> bool:
         return bool(((one.data == other.data) | (one.data.isnan() & other.data.isnan())).all())
     except (OpaqueError, RuntimeError, NotImplementedError):
         return False
-
-

@@ -300,7 +300,7 @@ class _Follower:
         received: list[Value | None] = []
         for slot, value in enumerate(flow.received):
             if value == UNKNOWN:
-                value = self.likely(flow, call, slots, slot)
+                value = self.likely(flow, call, slot)
                 if value is None:
                     return None
             received.append(None if value is None else self.recording.values[value])
@@ -311,11 +311,10 @@ class _Follower:
                 return found
         return None
 
-    def likely(self, flow: Flow, call: Call, slots: object, slot: int) -> int | None:
+    def likely(self, flow: Flow, call: Call, slot: int) -> int | None:
         """The one gradient of the right shape that a node's calls read, where the graph does not tell it."""
-        shapes = {
-            value.shape for value in call.outputs if self.wiring.graph.slots.get(value.id) == (flow.node, slot)
-        }
+        slots = self.wiring.graph.slots
+        shapes = {value.shape for value in call.outputs if slots.get(value.id) == (flow.node, slot)}
         read = {
             value
             for made in flow.own
@@ -328,7 +327,7 @@ class _Follower:
         """Which arguments may need a gradient: those that the graph leads to, then others as well."""
         targets = {edge for edge in node.follows if edge is not None}
         gathered = {number for number, _ in targets}
-        hits, others = set(), set()
+        hits, others, rest = set(), set(), set()
         for place, value in places_in(_arguments(call)):
             if not (value.dtype.is_floating_point or value.dtype.is_complex):
                 continue
@@ -337,12 +336,16 @@ class _Follower:
                 hits.add(place)
             elif slot is None and value.origin == "call":
                 others.add(place)
+            else:
+                rest.add(place)
         if hits:
             yield frozenset(hits)
         if others:
             yield frozenset(hits | others)
             for place in sorted(others, key=repr)[:4]:
                 yield frozenset(hits | {place})
+        if rest:
+            yield frozenset(hits | others | rest)
 
     # What is told -------------------------------------------------------------------------------------------
 
@@ -401,7 +404,7 @@ class _Follower:
 
     def parts(self, edge: Edge, value: int) -> list[int]:
         """What was summed up to a value by the nodes that lead to an edge."""
-        calls = {call: None for call in self.additions(edge)}
+        calls = dict.fromkeys(self.additions(edge))
         made = self.recording.maker(self.recording.values[value])
         if made is None or made[0].id not in calls:
             return [value]
@@ -443,7 +446,9 @@ class _Follower:
         ]
         found = self.greedy(shares, additions)
         if hint is not None and len(shares) <= _SMALL and (found is None or found[0] != hint):
-            pool = [(share.value, (number,)) for number, share in enumerate(shares)]
+            pool: list[tuple[int | None, tuple[int, ...]]] = [
+                (share.value, (number,)) for number, share in enumerate(shares)
+            ]
             others = (way for way in self.collapsed(pool, additions, shares) if way[0] == hint)
             found = next(others, found)
         if found is None:
