@@ -167,12 +167,7 @@ def _law(laws: Sequence[Equation], style: Style, width: int) -> Iterator[Text]:
 def _equation(e: Equation, style: Style, width: int) -> Iterator[Text]:
     run = list(pieces(e.row, style))
     hang = 4 if width > 30 else 2
-    lines = wrap(run, width)
-    if len(lines) > 1:
-        first = lines[0]
-        later = wrap(run[_consumed(run, first) :], width - hang)
-        lines = [first, *later]
-    for n, line in enumerate(lines):
+    for n, line in enumerate(wrap(run, width, width - hang)):
         yield Text.assemble(" " * hang if n else "", *(_painted(p) for p in line))
 
 
@@ -180,16 +175,6 @@ def _step(e: Equation, step: Explanation, style: Style, width: int) -> Iterator[
     *lines, last = _equation(e, style, width - 2)
     yield from lines
     yield Text.assemble(last, " ", (parts.verdict(step, style.lang)[1], SHADES[parts.tone(step)]))
-
-
-def _consumed(run: Sequence[Piece], line: Sequence[Piece]) -> int:
-    """How many pieces of the run a wrapped line took, the space at its end included."""
-    size, used = sum(len(p.text) for p in line), 0
-    for n, piece in enumerate(run):
-        if used >= size:
-            return n + (piece.text == " ")
-        used += len(piece.text)
-    return len(run)
 
 
 def _painted(piece: Piece) -> tuple[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
@@ -88,32 +89,41 @@ def spans(run: Iterable[Piece]) -> list[Span]:
     return found
 
 
-def wrap(run: Sequence[Piece], width: int) -> list[list[Piece]]:
-    """Break a run into lines of at most `width` characters, before operators, the outermost first."""
+def wrap(run: Sequence[Piece], width: int, later: int | None = None) -> list[list[Piece]]:
+    """Break a run into lines, before operators, the outermost first.
+
+    The first line has at most `width` characters, and those after it at most `later` (`width` unless given).
+    Nothing but the spaces at a break is left out: what is longer than a line is cut.
+    """
     lines: list[list[Piece]] = []
     line: list[Piece] = []
-    used = 0
-    for piece in _cut(run, width):
-        if line and used + len(piece.text) > width and not (piece.text == " " and used == width):
-            at = _best_break(line, piece, width)
-            line, carried = line[:at], line[at:]
-            lines.append(_trimmed(line))
-            line = _trimmed(carried, left=True)
-            used = sum(len(p.text) for p in line)
+    room, used = width, 0
+    waiting = deque(run)
+    while waiting:
+        piece = waiting.popleft()
+        if len(piece.text) > room:
+            waiting.extendleft(reversed(list(_cut(piece, room))))
+            continue
+        if line and used + len(piece.text) > room and not (piece.text == " " and used == room):
+            at = _best_break(line, piece, room)
+            lines.append(_trimmed(line[:at]))
+            waiting.extendleft(reversed(_trimmed([*line[at:], piece], left=True)))
+            room = width if later is None else later
+            line, used = [], 0
+            continue
         line.append(piece)
         used += len(piece.text)
     return [*lines, _trimmed(line)] if line or not lines else lines
 
 
-def _cut(run: Sequence[Piece], width: int) -> Iterator[Piece]:
-    """Cut what is longer than a line by itself."""
-    for piece in run:
-        text = piece.text
-        while len(text) > width:
-            yield replace(piece, text=text[:width])
-            text = text[width:]
-            piece = replace(piece, figure=None, breaks=None)
-        yield replace(piece, text=text) if text != piece.text else piece
+def _cut(piece: Piece, width: int) -> Iterator[Piece]:
+    """A piece that is longer than a line by itself, in pieces that are not."""
+    text = piece.text
+    while len(text) > width:
+        yield replace(piece, text=text[:width])
+        text = text[width:]
+        piece = replace(piece, figure=None, breaks=None)
+    yield replace(piece, text=text)
 
 
 def _best_break(line: Sequence[Piece], following: Piece, width: int) -> int:
