@@ -52,6 +52,11 @@ class LiveProgram:
     def __str__(self) -> str:
         return self.source
 
+    def __repr__(self) -> str:
+        data = "" if self.data is None else f", {len(self.data):,} bytes of numbers beside it"
+        step = "no training step" if self.refused or not self.options else "a training step"
+        return f"LiveProgram({len(self.source):,} characters{data}, {self.terms:,} multiply-adds, {step})"
+
 
 def to_javascript(
     recording: Recording,

@@ -14,7 +14,7 @@ from openheart.i18n import decimal_mark, language, message
 from openheart.printers.css import style_tag
 from openheart.printers.digits import DIGITS, shown
 from openheart.printers.json import nonfinite_dict, number
-from openheart.printers.layout import SHADES, paragraph, render
+from openheart.printers.layout import SHADES, flow, paragraph, render
 from openheart.printers.parts import ALARM, sentence, style_for
 
 if TYPE_CHECKING:
@@ -37,18 +37,6 @@ COLUMNS = (
 )
 RARE = frozenset({"unbounded", "not_checked", "leaves", "nonfinite"})
 """Columns that are printed only where there is something in them."""
-ALWAYS = ("unbounded", "disagree", "opaque", "not_checked", "nonfinite")
-LAYOUTS: tuple[tuple[str, ...], ...] = (
-    ("calls", "scalars", "exact", "within", *ALWAYS, "leaves", "worst"),
-    ("scalars", "exact", "within", *ALWAYS, "leaves", "worst"),
-    ("scalars", "exact", "within", *ALWAYS, "worst"),
-    ("scalars", "exact", "within", *ALWAYS),
-    ("scalars", *ALWAYS),
-    ALWAYS,
-    ("disagree", "opaque", "nonfinite"),
-    ("disagree", "opaque"),
-)
-"""The columns, from a wide terminal's to a narrow one's: the first that leave the names room are taken."""
 GAP = 2
 UNCHECKED = 3
 """So many tensors that were not checked are named; the others are counted."""
@@ -201,28 +189,27 @@ def _lines(audit: Audit, lang: str, width: int) -> Iterator[Text]:
             yield from paragraph(Text(words), width)
 
 
-def _columns(audit: Audit, names: Sequence[str] | None = None) -> list[tuple[str, str]]:
+def _columns(audit: Audit) -> list[tuple[str, str]]:
     """The columns worth printing: no column of zeros but the common ones and the two that matter most."""
-    kept = []
-    for name, key in COLUMNS:
-        empty = name in RARE and not getattr(audit, name)
-        if not empty and (names is None or name in names):
-            kept.append((name, key))
-    return kept
+    return [(name, key) for name, key in COLUMNS if name not in RARE or getattr(audit, name)]
 
 
 def _table(audit: Audit, lang: str, width: int) -> Iterator[Text]:
-    rows = [*audit.by_operator.items(), (message("audit.total", lang), total(audit))]
-    longest = max(len(_short(name, width)) for name, _ in rows)
-    for names in LAYOUTS:
-        columns = _columns(audit, names)
-        heads = [message(key, lang) for _, key in columns]
-        cells = [[_cell(name, row) for name, _ in columns] for _, row in rows]
-        widths = [max(len(h), *(len(c[n]) for c in cells)) for n, h in enumerate(heads)]
-        label = width - sum(widths) - GAP * len(widths)
-        if label >= min(longest, 24):
-            break
-    label = max(8, min(label, longest))
+    """The counts as a table; where that is too wide, the counts of each operator under its name."""
+    rows = [
+        *((name.removeprefix("aten."), row) for name, row in audit.by_operator.items()),
+        (message("audit.total", lang), total(audit)),
+    ]
+    columns = _columns(audit)
+    heads = [message(key, lang) for _, key in columns]
+    cells = [[_cell(name, row) for name, _ in columns] for _, row in rows]
+    widths = [max(len(h), *(len(c[n]) for c in cells)) for n, h in enumerate(heads)]
+    longest = max(len(name) for name, _ in rows)
+    if min(longest, 24) + sum(widths) + GAP * len(widths) > width:
+        for (name, row), numbers in zip(rows, cells, strict=True):
+            yield from _stacked(name, row, list(zip(columns, heads, numbers, strict=True)), width)
+        return
+    label = min(longest, width - sum(widths) - GAP * len(widths))
     head = message("audit.operator", lang)[:label].ljust(label)
     yield Text(
         head + "".join(" " * GAP + h.rjust(w) for h, w in zip(heads, widths, strict=True)), SHADES["faint"]
@@ -236,6 +223,19 @@ def _table(audit: Audit, lang: str, width: int) -> Iterator[Text]:
         yield line
 
 
+def _stacked(
+    name: str, row: Tally, cells: list[tuple[tuple[str, str], str, str]], width: int
+) -> Iterator[Text]:
+    """An operator's name, and under it the counts that are not zero."""
+    yield from paragraph(Text(name, "bold"), width)
+    items = [
+        Text.assemble((f"{head} ", SHADES["faint"]), (cell, _shade(column, row, last=False)))
+        for (column, _), head, cell in cells
+        if getattr(row, column) or column == "scalars"
+    ]
+    yield from (Text.assemble("  ", line) for line in flow(items, width - 2, gap=2))
+
+
 def _shade(column: str, row: Tally, last: bool) -> str:
     if not getattr(row, column):
         return SHADES["faint"]
@@ -245,7 +245,6 @@ def _shade(column: str, row: Tally, last: bool) -> str:
 
 
 def _short(name: str, width: int) -> str:
-    name = name.removeprefix("aten.")
     return name if len(name) <= width else name[: width - 1] + "…"
 
 
@@ -297,24 +296,25 @@ def audit_html(audit: Audit, lang: str | None = None, *, styled: bool = True) ->
 def _html_table(audit: Audit, lang: str) -> str:
     columns = _columns(audit)
     heads = "".join(f"<th>{escape(message(key, lang))}</th>" for _, key in columns)
+    words = [escape(message(key, lang), quote=True) for _, key in columns]
     rows = "".join(
-        _html_row(name.removeprefix("aten."), row, columns) for name, row in audit.by_operator.items()
+        _html_row(name.removeprefix("aten."), row, columns, words) for name, row in audit.by_operator.items()
     )
-    foot = _html_row(message("audit.total", lang), total(audit), columns)
+    foot = _html_row(message("audit.total", lang), total(audit), columns, words)
     first = escape(message("audit.operator", lang))
     return (
-        f'<div class="oh-scroll"><table><thead><tr><th>{first}</th>{heads}</tr>'
+        f'<div class="oh-scroll"><table class="oh-tally"><thead><tr><th>{first}</th>{heads}</tr>'
         f"</thead><tbody>{rows}</tbody><tfoot>{foot}</tfoot></table></div>"
     )
 
 
-def _html_row(name: str, row: Tally, columns: Sequence[tuple[str, str]]) -> str:
+def _html_row(name: str, row: Tally, columns: Sequence[tuple[str, str]], words: Sequence[str]) -> str:
     cells = []
-    for column, _ in columns:
+    for (column, _), word in zip(columns, words, strict=True):
         shade = ' class="oh-none"' if not getattr(row, column) else ""
         if column in ALARMS and not shade:
             shade = f' class="{"oh-bad" if column == "disagree" else "oh-warn"}"'
-        cells.append(f"<td{shade}>{_cell(column, row)}</td>")
+        cells.append(f'<td{shade} data-word="{word}">{_cell(column, row)}</td>')
     return f"<tr><td>{escape(name)}</td>{''.join(cells)}</tr>"
 
 
