@@ -210,12 +210,11 @@ def test_a_notebook_gets_all_three() -> None:
 def test_no_page_is_wider_than_its_screen(chromium: str, tmp_path: Path, width: int) -> None:
     page = tmp_path / "page.html"
     fragments = "".join(found(name).to_html(lang="es") for name in ALL)
-    script = "<script>document.title = document.documentElement.scrollWidth</script>"
-    page.write_text(page_of(fragments, "c", "es").replace("</body>", f"{script}</body>"), encoding="utf-8")
+    page.write_text(page_of(fragments, "c", "es"), encoding="utf-8")
     outer = tmp_path / "outer.html"  # Chromium's own window is never narrower than 500 pixels
     outer.write_text(
         f'<iframe id="i" src="page.html" style="width:{width}px;height:900px;border:0"></iframe>'
-        "<script>i.onload = () => document.title = i.contentDocument.title</script>"
+        "<script>i.onload = () => document.title = i.contentDocument.documentElement.scrollWidth</script>"
     )
     shown = subprocess.run(
         [chromium, "--headless", "--no-sandbox", "--disable-gpu", "--allow-file-access-from-files",
