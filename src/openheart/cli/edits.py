@@ -140,6 +140,8 @@ def check_addresses(recording: Recording, edits: Iterable[Edit]) -> None:
             try:
                 find_part(recording._named, address)
             except AddressError as error:
+                if error.key.startswith("error.grad."):
+                    raise
                 raise AddressError(_told(recording, address), error.suggestion) from error
 
 

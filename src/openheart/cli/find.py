@@ -25,6 +25,8 @@ def explain_in(recording: Recording, address: str, depth: int = 1) -> Explanatio
     try:
         return explain(recording, address, depth)
     except AddressError as error:
+        if error.key.startswith("error.grad."):
+            raise
         raise AddressError(_told(recording, address, error.suggestion), error.suggestion) from error
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from openheart.errors import AddressError
 from openheart.i18n import Message
+from openheart.recording.absence import absence
 from openheart.recording.names import Names
 from openheart.recording.values import Element, Value
 from openheart.spelling import spelled
@@ -234,6 +235,8 @@ def _named(names: Names, name: str, index: tuple[int, ...] | None) -> Value:
     if value is not None:
         return value
     name = _tidy(name)
+    if names.facts is not None and (error := absence(names.facts, names, name)) is not None:
+        raise error
     nearest = difflib.get_close_matches(name, names.values, n=1, cutoff=0.0)
     if not nearest:
         raise AddressError("error.address.nothing_recorded", name=name)

@@ -97,6 +97,9 @@ class Facts:
     # calls that a function of torch.nn.functional made itself: whether that is a loss of (output, target)
     criteria: dict[int, bool] = field(default_factory=dict)
     optimizers: list[OptimizerStep] = field(default_factory=list)
+    frozen: set[int] = field(default_factory=set)  # ids of what was there and requires no gradient
+    # ids of the calls that autograd follows; None where that is not known
+    followed: set[int] | None = None
 
 
 def build(log: Log) -> Facts:
@@ -120,6 +123,7 @@ class _Walk:
         self.open: list[tuple[Visit, bool]] = []  # running modules; True: inside a backward pass, run again
         self.visits: dict[tuple[str, int], int] = {}
         self.at_begin: list[tuple[str, torch.Tensor, Value]] = []
+        self.followed: set[int] = set()
         self.nameless: dict[int, tuple[torch.Tensor, Value, Value]] = {}  # leaves with a gradient and no name
         self.state_tensors: dict[int, tuple[str, torch.Tensor]] = {}
         self.state_last: dict[str, Value] = {}
@@ -128,6 +132,7 @@ class _Walk:
 
     def run(self) -> Facts:
         facts = self.facts
+        facts.followed = self.followed
         self.begin_step()
         for position, entry in enumerate(self.log.entries):
             self.memory.position = position
@@ -209,6 +214,8 @@ class _Walk:
             slots.append((name, place))
         name = _name_of(op)
         identity = len(self.facts.calls)
+        if fresh:
+            self.followed.add(identity)
         tie = ties.of_call(
             identity, name, sequence, node, any(again for _, again in self.open), reads, results, bool(undos)
         )
@@ -283,6 +290,8 @@ class _Walk:
 
     def began(self, tensor: torch.Tensor, value: Value) -> None:
         """A value was met that no recorded call made."""
+        if value.origin in ("input", "constant") and not tensor.requires_grad:
+            self.facts.frozen.add(value.id)
         self.leaves.began(tensor, value)
 
     def accumulated(self, variable: torch.Tensor, name: str, reads: list[Value], result: Any) -> None:
@@ -368,6 +377,8 @@ class _Walk:
             value = self.memory.read(tensor, origin)  # type: ignore[arg-type]
             self.facts.parameters.append((self.phases.step, name, value))
             self.at_begin.append((name, tensor, value))
+            if not tensor.requires_grad:
+                self.facts.frozen.add(value.id)
 
     def end_step(self) -> None:
         self.leaves.end_step(self.phases.step)

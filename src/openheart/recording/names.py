@@ -28,6 +28,7 @@ class Names:
     values: dict[str, Value] = field(default_factory=dict)
     canonical: dict[int, str] = field(default_factory=dict)
     nameless: set[int] = field(default_factory=set)
+    facts: Facts | None = None  # what they name, to tell why nothing has a name
 
     def give(self, step: int, name: str, value: Value, *, alias: bool = False) -> None:
         """Names a value; a name that is taken stays with its first owner."""

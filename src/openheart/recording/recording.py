@@ -92,6 +92,8 @@ class Recording:
             facts = self._read()
             if self._names is None:  # a counterfactual's come with its facts
                 self._names = name_values(facts)
+        if self._names.facts is None:
+            self._names.facts = self._read()
         return self._names
 
     @property
