@@ -214,6 +214,33 @@ def test_values_stay_when_the_run_goes_on(small: bool, monkeypatch: pytest.Monke
     assert held is None or torch.equal(held, before)
 
 
+@pytest.mark.parametrize("small", [True, False])
+def test_a_recording_that_nobody_reads_is_not_read_by_the_next_step(
+    small: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(afterwards, "SMALL", 2**26 if small else 0)
+    torch.manual_seed(0)
+    model = nn.Linear(3, 2)
+    optimizer = torch.optim.Adam(model.parameters())
+
+    def step() -> None:
+        model(torch.ones(1, 3)).sum().backward()
+        optimizer.step()
+
+    with oh.recording(model) as rec:
+        step()
+    expected = model.weight.detach().clone(), optimizer.state[model.weight]["exp_avg"].clone()
+    with oh.recording(model) as other:
+        step()
+    assert rec._facts is None
+    step()
+    assert rec._facts is None and other._facts is None
+    assert torch.equal(rec.value("weight.after").data, expected[0])
+    assert torch.equal(rec.value("weight.exp_avg.after").data, expected[1])
+    assert torch.equal(other.value("weight").data, expected[0])
+    assert torch.equal(other.value("weight.exp_avg").data, expected[1])
+
+
 def test_a_value_that_was_overwritten_behind_our_back_says_so() -> None:
     model = nn.Sequential(nn.Linear(3, 2))
     rec = oh.record(model, torch.ones(1, 3))

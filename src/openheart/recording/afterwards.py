@@ -98,12 +98,35 @@ def _before_step(optimizer: Any, _args: Any, _kwargs: Any) -> None:
         if id(optimizer) in recording._spared:
             continue
         recording._spared.add(id(optimizer))
-        lives = recording._lives
         with torch.no_grad(), torch._C._DisableTorchDispatch():
+            if recording._log is not None:
+                _copy_unread(recording._log, optimizer)
+                continue
+            lives = recording._lives
             for tensor in _written_by(optimizer):
                 life = lives.get(tensor.untyped_storage()._cdata)
                 if life is not None and life.intact():
                     life.undos.append(Undo(geometry_of(tensor), tensor.detach().clone()))
+
+
+def _copy_unread(log: Log, optimizer: Any) -> None:
+    """Copies what the log still shows of what is written next; the log is not read for it."""
+    copied = {id(tensor) for tensor, _ in log.kept}
+    threatened = [tensor for tensor in _written_by(optimizer) if id(tensor) not in copied]
+    if not threatened:
+        return
+    shown = {id(tensor): tensor for tensor, _ in log.versions}
+    changed = {id(tensor) for tensor, version in log.versions if tensor._version != version}
+    storages: dict[int, bool] = {}  # whether it still holds what it held when the recording ended
+    for identity, tensor in shown.items():
+        if is_plain(tensor):
+            key = tensor.untyped_storage()._cdata
+            storages[key] = storages.get(key, True) and identity not in changed
+    log.kept += [
+        (tensor, tensor.detach().clone())
+        for tensor in threatened
+        if storages.get(tensor.untyped_storage()._cdata)
+    ]
 
 
 def _written_by(optimizer: Any) -> Iterator[torch.Tensor]:
