@@ -17,17 +17,16 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from torch.multiprocessing.reductions import StorageWeakRef
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from openheart.recording import Recording, seat
 from openheart.recording.afterwards import settle
 from openheart.recording.assignments import watch
+from openheart.recording.flight import Flight, check_steps
 from openheart.recording.keeping import check_keep
-from openheart.recording.log import ENTER, EXIT, REBIND, STEP, STEPPED, Log, Stale, is_plain
+from openheart.recording.log import ENTER, EXIT, REBIND, STEP, STEPPED, Log, is_plain, stale_gradients
 from openheart.recording.plans import PLANS, Plan, is_composite, plan_of, written_tensors
 from openheart.recording.seat import KEY, SOLE, hidden, switch
-from openheart.recording.storages import geometry_of
 from openheart.spelling import spelled
 
 __all__ = ["Recorder", "record", "recording"]
@@ -55,14 +54,17 @@ _inside = _Inside()
 class Recorder:
     """Who sits in PyTorch's dispatcher and writes down; `log` is what it wrote."""
 
-    def __init__(self, model: torch.nn.Module | None = None) -> None:
+    def __init__(
+        self, model: torch.nn.Module | None = None, last: int | None = None, every: int | None = None
+    ) -> None:
         self.ended = False
         self.task = False
         self.log = Log(has_model=model is not None)
         self.model = model
         self.output: Any = None
         self.paths: dict[int, str] = {}
-        self._add = self.log.entries.append
+        self.flight = None if last is None and every is None else Flight(self.log, last, every)
+        self._add = self.log.entries.append if self.flight is None else self.flight.add
         self._blank: set[int] = set()
         self._states: dict[int, int] = {}
         self._aliases: list[tuple[torch.Tensor, torch.Tensor, int]] = []
@@ -193,12 +195,10 @@ class Recorder:
                     (tensor, tensor.detach(), tensor.untyped_storage()._cdata)
                     for _, _, tensor in self.log.named
                 ]
-                self.log.stale = [
-                    Stale(tensor, StorageWeakRef(gradient.untyped_storage()), geometry_of(gradient))
-                    for tensor, _, _ in self._aliases
-                    if tensor.is_leaf and (gradient := tensor.grad) is not None and is_plain(gradient)
-                ]
+                self.log.stale = stale_gradients(tensor for tensor, _, _ in self._aliases)
         self.log.sequence = _sequence() - 1
+        if self.flight is not None:
+            self.flight.begin()
         _install()
         try:
             seat.take(self)
@@ -211,6 +211,8 @@ class Recorder:
         seat.leave(self)
         _uninstall()
         self._look_for_rebinding()
+        if self.flight is not None:
+            self.flight.end()
         if self.model is not None and self._lazy:
             _walk(
                 self.model, "", {}, self.log.named_later, ()
@@ -393,19 +395,41 @@ _never_compile()
 
 
 @contextlib.contextmanager
-def recording(model: torch.nn.Module | None = None, keep: str = "all") -> Iterator[Recording]:
+def recording(
+    model: torch.nn.Module | None = None,
+    keep: str = "all",
+    *,
+    last: int | None = None,
+    every: int | None = None,
+) -> Iterator[Recording]:
     """Records everything that runs inside: forward, loss, backward, optimizer steps.
+
+    A long run is recorded by a flight recorder: with `last=3` only the last three training steps are held,
+    with `every=100` steps 0, 100, 200, …, with both the last three of those. Memory is bounded by these steps
+    and the one that runs; the recording's `repr` says which steps it holds and in how many bytes. What the
+    first of them found, weights and optimizer state among it, are leaves.
+
+    A step begins with the first call after an update (of an optimizer, or by hand, from gradients) that calls
+    a module, that autograd follows, or that belongs to a backward pass; gradients that are accumulated belong
+    to one step. In a run that does not train, or evaluates in between under `no_grad`, each call of the
+    model is a step. (Without a flight recorder only updates end a step.) Steps are numbered as they ran:
+    `"@1997 loss"`; without a number a name means the first step that is held, `"loss"`.
+
+    Of steps with others between them the later ones start from what they found: an edit of `"0.weight"` does
+    not reach step 100 if steps 1 to 99 are not held.
 
     Args:
         model: the network whose modules and parameters give the names; None records plain tensor code.
         keep: what is kept once the block has ended. `"all"`; the path of a module: only the values that its
             calls read and made; or `"graph"`: leaves and random draws, all else is computed again on demand.
+        last: how many training steps are held, the last ones.
+        every: holds every step whose number is a multiple of this.
 
     Yields:
         The `Recording`, which can be read once the block has ended.
 
     Raises:
-        InputError: `keep` names no module of the model.
+        InputError: `keep` names no module of the model; `last` or `every` is not a whole number from 1 on.
 
     >>> import torch, openheart as oh
     >>> net = torch.nn.Linear(2, 1)
@@ -413,9 +437,15 @@ def recording(model: torch.nn.Module | None = None, keep: str = "all") -> Iterat
     ...     net(torch.ones(1, 2)).sum().backward()
     >>> rec.value("weight.grad").shape
     (1, 2)
+    >>> with oh.recording(net, last=2) as rec, torch.no_grad():
+    ...     for number in range(100):
+    ...         _ = net(torch.full((1, 2), float(number)))
+    >>> rec.value("@99 input").data
+    tensor([[99., 99.]])
     """
     check_keep(keep, model)
-    recorder = Recorder(model)
+    check_steps(last, every)
+    recorder = Recorder(model, last, every)
     result = Recording(model=model, keep=keep)
     try:
         with recorder:

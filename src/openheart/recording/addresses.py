@@ -18,6 +18,7 @@ from openheart.spelling import spelled
 __all__ = ["Part", "address_of", "find_element", "find_part", "find_value", "get_value", "split"]
 
 _FIRST_VISIT = re.compile(r":1(?=[./])")  # `0:1.out` is `0.out`
+_STEP_0 = re.compile(r"\s*@0+\s")
 _INDEXED = re.compile(r"^(?P<name>.*)\[(?P<index>[^\[\]]*)\]\s*$", re.DOTALL)
 
 
@@ -210,6 +211,8 @@ def get_value(names: Names, name: str) -> Value | None:
 
 def _found(names: Names, name: str) -> Value | None:
     """The value of a name: as it stands, or as addresses are written."""
+    if names.first and _STEP_0.match(name):  # without a number a name means the first step that is held
+        return None
     value = names.values.get(name)
     if value is None:
         for spelling in _spellings(name):
@@ -234,7 +237,7 @@ def _named(names: Names, name: str, index: tuple[int, ...] | None) -> Value:
     value = _found(names, name)
     if value is not None:
         return value
-    name = _tidy(name)
+    name = name.strip() if names.first else _tidy(name)
     if names.facts is not None and (error := absence(names.facts, names, name)) is not None:
         raise error
     nearest = difflib.get_close_matches(name, names.values, n=1, cutoff=0.0)

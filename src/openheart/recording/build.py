@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
@@ -13,14 +13,17 @@ import torch
 from openheart.recording.graph import Graph
 from openheart.recording.leaves import Gradient, Leaves
 from openheart.recording.log import (
+    BEGIN,
     ENGINE,
     ENGINED,
     ENTER,
     EXIT,
+    GAP,
     GRAD,
     REBIND,
     STEP,
     STEPPED,
+    Gap,
     Log,
     is_plain,
 )
@@ -117,7 +120,7 @@ class _Walk:
         for _, name, tensor in log.named:
             self.names.setdefault(id(tensor), name)
         self.memory = Memory(log, self.reread, self.began)
-        self.phases = Phases(log.has_model)
+        self.phases = Phases(log.has_model, marked=log.steps is not None)
         self.leaves = Leaves(self.memory, self.names, log.stale, self.phases.gradient)
         self.ties = Ties(log.sequence)
         self.open: list[tuple[Visit, bool]] = []  # running modules; True: inside a backward pass, run again
@@ -129,11 +132,13 @@ class _Walk:
         self.state_last: dict[str, Value] = {}
         # first call, groups, the parameters themselves
         self.stepping_now: list[tuple[int, tuple[OptimizerGroup, ...], list[torch.Tensor]]] = []
+        self.know_states(log.states.values())
 
     def run(self) -> Facts:
         facts = self.facts
         facts.followed = self.followed
-        self.begin_step()
+        if self.log.steps is None:
+            self.begin_step()
         for position, entry in enumerate(self.log.entries):
             self.memory.position = position
             if len(entry) > 5:
@@ -157,6 +162,10 @@ class _Walk:
                 for tensor, _ in entry[1]:
                     self.memory.forget(tensor)
                 self.phases.updated = self.leaves.any
+            elif entry[0] == BEGIN:
+                self.begin_held(entry[1])
+            elif entry[0] == GAP:
+                self.skip(entry[1])
         self.memory.position = len(self.log.entries)
         self.end_step()
         for _, name, tensor in self.log.named_later:
@@ -371,6 +380,26 @@ class _Walk:
         self.phases.next_step()
         self.begin_step()
 
+    def begin_held(self, step: Any) -> None:
+        """A step begins that a flight recorder has held."""
+        self.end_step()
+        self.phases.next_step(step.number)
+        self.ties.newest = max(self.ties.newest, step.sequence)
+        self.leaves.begin_step(step.number, step.stale)
+        self.begin_step()
+
+    def skip(self, gap: Gap) -> None:
+        """Here stood steps that a flight recorder has let go."""
+        self.end_step()
+        skipped = self.memory.skip(gap)
+        self.leaves.skip()
+        for name, value in list(self.state_last.items()):
+            if value._life in skipped:
+                del self.state_last[name]
+        for key, (tensor, leaf, value) in list(self.nameless.items()):
+            if value._life in skipped:
+                self.nameless[key] = (tensor, leaf, self.memory.read(tensor))
+
     def begin_step(self) -> None:
         self.at_begin = []
         for origin, name, tensor in self.log.named:
@@ -386,6 +415,7 @@ class _Walk:
             now = self.memory.read(tensor)
             if now is not value:
                 self.facts.parameters_after.append((self.phases.step, name, now))
+        self.at_begin = []
         for key, (tensor, leaf, value) in self.nameless.items():
             now = self.memory.read(tensor)
             if now is not value:
@@ -431,10 +461,7 @@ class _Walk:
             kind = spelled(f"{type(optimizer).__module__}.{type(optimizer).__qualname__}")
             calls = range(first, len(self.facts.calls))
             self.facts.optimizers.append(OptimizerStep(kind, self.phases.step, calls, groups))
-        for parameter, name, tensor in states:
-            owner = self.names.get(id(parameter))
-            if owner is not None and is_plain(tensor):
-                self.state_tensors[id(tensor)] = (f"{owner}.{spelled(str(name))}", tensor)
+        self.know_states(states)
         for name, tensor in self.state_tensors.values():
             last = self.memory.read(tensor)
             self.facts.states.append(
@@ -451,6 +478,12 @@ class _Walk:
                 trained = leaf.id in updated or isinstance(variable, torch.nn.Parameter)
                 self.facts.leaves[leaf.id] = "parameter" if trained else "leaf"
                 object.__setattr__(leaf, "origin", "parameter" if trained else "leaf")
+
+    def know_states(self, states: Iterable[tuple[Any, str, torch.Tensor]]) -> None:
+        for parameter, name, tensor in states:
+            owner = self.names.get(id(parameter))
+            if owner is not None and is_plain(tensor):
+                self.state_tensors[id(tensor)] = (f"{owner}.{spelled(str(name))}", tensor)
 
     # The end ------------------------------------------------------------------------------------------------
 

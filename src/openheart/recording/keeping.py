@@ -15,7 +15,7 @@ from openheart.recording.lines import Line
 from openheart.recording.storages import Geometry, Life
 from openheart.recording.values import Call, Value, values_in
 
-__all__ = ["Recipe", "check_keep", "drop"]
+__all__ = ["Recipe", "check_keep", "drop", "held_bytes"]
 
 ROOM = 256 * 2**20  # bytes of computed values that are held in case they are asked for again
 
@@ -35,6 +35,18 @@ def drop(facts: Facts, keep: str) -> None:
         _keep_graph(facts)
     elif keep != "all":
         _keep_subtree(facts, keep)
+
+
+def held_bytes(values: list[Value]) -> int:
+    """Bytes of the storages that these values lie in, each once."""
+    storages: dict[int, int] = {}
+    for value in values:
+        undos = value._life.undos if isinstance(value._life, Life) else []
+        for tensor in (value._tensor, *(undo.content for undo in undos)):
+            if tensor is not None:
+                storage = tensor.untyped_storage()
+                storages[storage._cdata] = storage.nbytes()
+    return sum(storages.values())
 
 
 def _keep_subtree(facts: Facts, path: str) -> None:

@@ -74,9 +74,9 @@ class Leaves:
         self._leaves: dict[int, _Leaf] = {}  # by the tensor object
         self._grads: dict[Life, list[_Leaf]] = {}  # storages that gradients lie in
         self._homes: dict[Life, list[_Leaf]] = {}  # storages that leaves lie in
+        self._step = 0
         self._stale: dict[int, list[Stale]] = {}
-        for item in stale:
-            self._stale.setdefault(item.storage.cdata, []).append(item)
+        self.begin_step(0, stale)
 
     # What the walk tells ------------------------------------------------------------------------------------
 
@@ -87,6 +87,18 @@ class Leaves:
                 leaf = self._leaf(item.leaf)
                 if leaf.value is None and not leaf.held:
                     self._was(leaf, tensor, value)
+
+    def begin_step(self, step: int, stale: Iterable[Stale]) -> None:
+        """A step begins of which nothing before it may be held; `stale` are the gradients that it finds."""
+        self._step = step
+        self._stale = {}
+        for item in stale:
+            self._stale.setdefault(item.storage.cdata, []).append(item)
+
+    def skip(self) -> None:
+        """Steps went by that are not held: what `.grad` is now is not known."""
+        for leaf in self._leaves.values():
+            leaf.tensor = leaf.value = None
 
     def accumulated(
         self, step: int, variable: torch.Tensor, name: str, reads: list[Value], result: Any
@@ -181,7 +193,7 @@ class Leaves:
     def _was(self, leaf: _Leaf, tensor: torch.Tensor, value: Value) -> None:
         """A gradient from before the recording."""
         home, owner = self._memory.first(leaf.variable), self._names.get(id(leaf.variable))
-        self.found.append(Gradient(0, owner, home, ":0", value))
+        self.found.append(Gradient(self._step, owner, home, ":0", value))
         self._know(leaf, tensor, value)
 
     def _hold(self, leaf: _Leaf, tensor: torch.Tensor) -> None:

@@ -18,6 +18,7 @@ and the rest are marks, told apart by the string that comes first.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -25,21 +26,25 @@ import torch
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
-from openheart.recording.storages import Geometry
+from openheart.recording.storages import Geometry, geometry_of
 
 __all__ = [
+    "BEGIN",
     "ENGINE",
     "ENGINED",
     "ENTER",
     "EXIT",
+    "GAP",
     "GRAD",
     "REBIND",
     "RETAIN",
     "STEP",
     "STEPPED",
+    "Gap",
     "Log",
     "Stale",
     "is_plain",
+    "stale_gradients",
 ]
 
 ENTER = "enter"  # (ENTER, module path, args, kwargs)
@@ -71,6 +76,23 @@ class Stale(NamedTuple):
     geometry: Geometry
 
 
+# Only a flight recorder writes these two:
+BEGIN = "begin"  # (BEGIN, step with its `number` and `sequence`): a step begins
+GAP = "gap"  # (GAP, Gap): here stood steps that are not held
+
+
+@dataclass(slots=True, eq=False)
+class Gap:
+    """What steps that are not held did to what earlier steps hold."""
+
+    # storage → {geometry of what was written: what it held before the first write}
+    undos: dict[int, dict[Any, torch.Tensor | None]] = field(default_factory=dict)
+    # id of a tensor object → (the object, alias with the geometry that it had before it was first reshaped)
+    aliases: dict[int, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
+    # id of a tensor object → the object: a write to it need not be noted again
+    noted: dict[int, torch.Tensor] = field(default_factory=dict)
+
+
 @dataclass(slots=True, eq=False)
 class Log:
     """Everything that was written down in one recording."""
@@ -92,6 +114,10 @@ class Log:
         default_factory=list
     )  # tensor that is no leaf, and the gradient that it has at the end
     has_model: bool = False
+    steps: int | None = None  # how many ran, of which a flight recorder holds some
+    states: dict[int, tuple[Any, str, torch.Tensor]] = field(
+        default_factory=dict
+    )  # what an optimizer kept of a parameter, as its STEPPED told, by id: that entry may be gone
 
 
 _is_wrapped = torch._C._functorch.is_functorch_wrapped_tensor
@@ -118,3 +144,12 @@ def is_plain(tensor: torch.Tensor) -> bool:
         and not tensor.is_nested
         and not _is_wrapped(tensor)
     )
+
+
+def stale_gradients(tensors: Iterable[torch.Tensor]) -> list[Stale]:
+    """The gradients that these tensors have now."""
+    return [
+        Stale(tensor, StorageWeakRef(gradient.untyped_storage()), geometry_of(gradient))
+        for tensor in tensors
+        if tensor.is_leaf and (gradient := tensor.grad) is not None and is_plain(gradient)
+    ]

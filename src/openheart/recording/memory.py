@@ -10,11 +10,11 @@ geometry in it, and how many writes the storage has seen.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
-from openheart.recording.log import REBIND, Log, is_plain
+from openheart.recording.log import GAP, REBIND, Gap, Log, is_plain
 from openheart.recording.storages import Geometry, Life, Undo, geometry_of
 from openheart.recording.values import Origin, Value
 
@@ -31,13 +31,14 @@ class Known(NamedTuple):
 class Story:
     """One storage as the walk goes along: its version, who wrote it, what is known of each geometry."""
 
-    __slots__ = ("first", "known", "life", "made", "version", "writes")
+    __slots__ = ("first", "known", "life", "made", "since", "version", "writes")
 
     def __init__(self, life: Life, made: bool) -> None:
         self.life = life
         self.made = made  # by a recorded call; otherwise it was there before
         self.version = 0
-        self.writes: list[Value] = []  # writes[v] is the value whose write ended version v
+        self.since = 0  # what was there before was there at this version
+        self.writes: list[Any] = []  # writes[v] is the value whose write ended version v
         self.known: dict[Geometry, Known] = {}
         self.first: dict[Geometry, Value] = {}
 
@@ -60,7 +61,12 @@ class Memory:
         self._odd: dict[int, Story] = {}  # tensors without a storage of their own, by object
         self._before: dict[int, list[tuple[int, torch.Tensor]]] = {}
         for position, entry in enumerate(log.entries):
-            changed = entry[5] if len(entry) > 5 else entry[1] if entry[0] == REBIND else None
+            if len(entry) > 5:
+                changed = entry[5]
+            elif entry[0] == GAP:
+                changed = entry[1].aliases.values()
+            else:
+                changed = entry[1] if entry[0] == REBIND else None
             for tensor, alias in changed or ():
                 if alias is not None:
                     self._before.setdefault(id(tensor), []).append((position, alias))
@@ -113,6 +119,26 @@ class Memory:
     def forget(self, tensor: torch.Tensor) -> None:
         """The object was given other memory: it is no longer what it was."""
         self._objects.pop(id(tensor), None)
+
+    def skip(self, gap: Gap) -> set[Life]:
+        """Steps that are not held went by: what they wrote to begins anew; those are returned."""
+        for tensor, _ in gap.aliases.values():
+            self.forget(tensor)
+        skipped = set()
+        for key, undos in gap.undos.items():
+            story = self.stories.get(key)
+            if story is None:
+                continue
+            for geometry, content in undos.items():
+                story.life.undos.append(Undo(geometry, content))
+                story.writes.append(None)
+            story.version += len(undos)
+            story.since = story.version
+            story.made = False
+            story.known.clear()
+            story.first.clear()
+            skipped.add(story.life)
+        return skipped
 
     # --------------------------------------------------------------------------------------------------------
 
@@ -174,8 +200,8 @@ class Memory:
     def _unknown(self, tensor: torch.Tensor, geometry: Geometry, story: Story, origin: Origin) -> Known:
         """A geometry that no recorded call made: a leaf, or a view that was made out of our sight."""
         if not story.made:
-            value = self._new(tensor, geometry, story, origin, 0)
-            story.known[geometry] = known = Known(value, 0)
+            value = self._new(tensor, geometry, story, origin, story.since)
+            story.known[geometry] = known = Known(value, story.since)
             if is_plain(tensor):
                 self._began(tensor, value)
             return known

@@ -22,27 +22,31 @@ __all__ = ["Names", "name_values"]
 class Names:
     """Every name, and the canonical one of each value (by its id).
 
-    `nameless` are the values that have no name of their own: they are called after the call that made them.
+    Names of step k begin with `@k`; those of the first step that is held need not. `nameless` are the values
+    that have no name of their own: they are called after the call that made them.
     """
 
     values: dict[str, Value] = field(default_factory=dict)
     canonical: dict[int, str] = field(default_factory=dict)
     nameless: set[int] = field(default_factory=set)
     facts: Facts | None = None  # what they name, to tell why nothing has a name
+    first: int = 0  # the first step that is held
 
     def give(self, step: int, name: str, value: Value, *, alias: bool = False) -> None:
         """Names a value; a name that is taken stays with its first owner."""
         if step:
-            name = f"@{step} {name}"
+            bare, name = name, f"@{step} {name}"
+            if step == self.first:
+                self.values.setdefault(bare, value)
         if self.values.setdefault(name, value) is value and not alias:
             self.canonical.setdefault(value.id, name)
 
 
 def name_values(facts: Facts) -> Names:
     """Names every value of a run."""
-    names = Names()
+    names = Names(first=facts.calls[0].step if facts.calls else 0)
     for step, name, value in facts.parameters:
-        names.give(step, name, value, alias=step > 0)
+        names.give(step, name, value, alias=step > names.first and value.id in facts.makers)
     _inputs(facts, names)
     _losses(facts, names)
     _module_outputs(facts, names)
@@ -205,7 +209,8 @@ def _updates(facts: Facts, names: Names) -> None:
         names.give(step, f"{name}.after", value)
     seen: set[str] = set()
     for (step, name, value), (_, _, after) in zip(facts.states, facts.states_after, strict=True):
-        names.give(step, name, value, alias=name in seen)  # what a step finds is what the one before it left
+        # What a step finds is what the one before it left, if that is held.
+        names.give(step, name, value, alias=name in seen and value.id in facts.makers)
         names.give(step, f"{name}.after", after)
         seen.add(name)
 

@@ -10,9 +10,9 @@ import torch
 
 from openheart.recording.values import Call, Phase, Value
 
-__all__ = ["Phases"]
+__all__ = ["MAKE_GRADS", "Phases"]
 
-_MAKE_GRADS = torch.autograd._make_grads.__code__
+MAKE_GRADS = torch.autograd._make_grads.__code__
 
 
 class Phases:
@@ -20,11 +20,12 @@ class Phases:
 
     A training step ends with the optimizer's step (or with a write by hand to a tensor that has a gradient),
     and the next one begins with the next call of the model, of autograd, or that autograd follows: reading
-    `loss.item()` after the step still belongs to it.
+    `loss.item()` after the step still belongs to it. `marked`: where steps begin stands in the log.
     """
 
-    def __init__(self, has_model: bool) -> None:
+    def __init__(self, has_model: bool, marked: bool = False) -> None:
         self.has_model = has_model
+        self.marked = marked
         self.step = 0
         self.inner: list[str] = []  # runs of autograd and steps of optimizers, one inside of the other
         self.updated = False  # the parameters of this step have been updated
@@ -34,7 +35,7 @@ class Phases:
 
     def of_call(self, caller: Any, node: Any, inside: bool, fresh: bool, reads: list[Value]) -> Phase:
         """The phase of a call; `fresh`: autograd follows it, `inside`: a module of the model is running."""
-        self.is_seed = caller is _MAKE_GRADS
+        self.is_seed = caller is MAKE_GRADS
         if self.is_seed:
             return "backward"
         if self.inner and self.inner[-1] == "optimizer" and not (fresh or inside):
@@ -59,7 +60,7 @@ class Phases:
 
     def may_end(self) -> bool:
         """Whether the next step may begin; none does inside of a backward pass."""
-        return self.updated and "backward" not in self.inner
+        return self.updated and not self.marked and "backward" not in self.inner
 
     @property
     def optimizing(self) -> bool:
@@ -75,8 +76,8 @@ class Phases:
         """Notes that a value is a gradient of a leaf."""
         self.grads.add(value.id)
 
-    def next_step(self) -> None:
-        self.step += 1
+    def next_step(self, number: int | None = None) -> None:
+        self.step = self.step + 1 if number is None else number
         self.updated = self.modelled = False
         self.grads.clear()
 

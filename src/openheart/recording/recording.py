@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import importlib
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,14 +14,14 @@ from openheart.errors import OpenheartError
 from openheart.recording import addresses
 from openheart.recording.afterwards import watch_over
 from openheart.recording.build import Facts, build
-from openheart.recording.keeping import drop
+from openheart.recording.keeping import drop, held_bytes
 from openheart.recording.log import Log
 from openheart.recording.names import Names, name_values
 from openheart.recording.storages import Life
 from openheart.recording.values import Call, Element, OptimizerStep, Value, values_in
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from os import PathLike
 
 __all__ = ["Recording"]
@@ -33,6 +34,7 @@ class Recording:
         model: the network that was recorded; None for plain tensor code, and after loading from a file.
         output: what the model returned (the last time it was called).
         keep: what the recording keeps, as given to `record`.
+        ran: how many steps the run had, of which a flight recorder holds some; None for any other recording.
         before: for what `intervene` and `replay` give, the recording that was changed; else None.
         edits: what was changed in `before`, in order.
         notes: what there is to know about the change: a draw that was kept, a number that Python was told.
@@ -49,6 +51,7 @@ class Recording:
         self.model = model
         self.keep = keep
         self.output: Any = None
+        self.ran: int | None = None
         self._log: Log | None = None
         self._facts: Facts | None = None
         self._later: Callable[[], tuple[Facts, Names]] | None = (
@@ -64,6 +67,7 @@ class Recording:
     def _finish_later(self, log: Log, output: Any) -> None:
         """Takes the log of a run that has ended; it is read when something is first asked for."""
         self._log = log
+        self.ran = log.steps
         self.output = output
         watch_over(self)
         if self.keep != "all":
@@ -110,6 +114,16 @@ class Recording:
     def optimizers(self) -> list[OptimizerStep]:
         """Every step of an optimizer, with its hyperparameters and what it found, in the order of the run."""
         return self._read().optimizers
+
+    @property
+    def steps(self) -> list[int]:
+        """The numbers of the training steps that are held, in order."""
+        return sorted({call.step for call in self.calls})
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of memory that what is held lies in; what it shares with the model is counted as well."""
+        return held_bytes(self.values)
 
     def maker(self, value: Value) -> tuple[Call, int] | None:
         """The call that made a value and which of its outputs it is; None for a leaf."""
@@ -236,4 +250,15 @@ class Recording:
         if self._facts is None and self._log is None and self._later is None:
             return "Recording(running)"
         edited = f", edited by {', '.join(map(repr, self.edits))}" if self.edits else ""
-        return f"Recording({len(self.calls)} calls, {len(self.values)} values{edited})"
+        held = ""
+        if self.ran is not None:
+            numbers = ", ".join(_ranges(self.steps)) or "none"
+            held = f", steps {numbers} of {self.ran}, {self.nbytes / 2**20:.1f} MiB"
+        return f"Recording({len(self.calls)} calls, {len(self.values)} values{held}{edited})"
+
+
+def _ranges(numbers: list[int]) -> Iterator[str]:
+    """Whole numbers in order as ranges: `0`, `1997–1999`."""
+    for _, run in groupby(enumerate(numbers), lambda pair: pair[1] - pair[0]):
+        members = [number for _, number in run]
+        yield f"{members[0]}–{members[-1]}" if len(members) > 1 else str(members[0])

@@ -168,6 +168,7 @@ def _describe(recording: Recording, places: dict[int, Any]) -> dict[str, Any]:
     return {
         "torch": torch.__version__,
         "keep": recording.keep,
+        "ran": recording.ran,
         "values": [
             [value.version, value.origin, _geometry_to_json(value.geometry), places.get(value.id)]
             for value in recording.values
@@ -271,11 +272,13 @@ def _rebuild(run: dict[str, Any], pieces: Pieces) -> Recording:
     if "graph" in run:
         facts.graph = Graph.from_json(run["graph"], len(facts.values), len(facts.calls))
     recording = Recording(keep=run["keep"])
+    recording.ran = run.get("ran")
     recording._facts = facts
     recording._names = Names(
         {name: facts.values[number] for name, number in run["names"]},
         dict(run["canonical"]),
         set(run["nameless"]),
+        first=facts.calls[0].step if facts.calls else 0,
     )
     outputs = [recording._names.values.get("output")]
     recording.output = outputs[0].data if outputs[0] is not None and outputs[0].kept else None

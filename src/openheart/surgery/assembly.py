@@ -182,6 +182,7 @@ class _Assembly:
             {name: values[value.id] for name, value in old.values.items() if value.id not in gone},
             {identity: name for identity, name in old.canonical.items() if identity not in gone},
             set(old.nameless),
+            first=old.first,
         )
         for name, identity in plan.names.items():
             names.values[name] = values[identity]

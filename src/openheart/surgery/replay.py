@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 from openheart.errors import InterventionError, OpaqueError
@@ -13,7 +15,7 @@ from openheart.surgery.edits import Edit, edits_from
 from openheart.surgery.operate import plan_of_edits
 from openheart.surgery.plan import Plan
 from openheart.surgery.program import program_of
-from openheart.surgery.running import Run
+from openheart.surgery.running import Note, Run
 
 __all__ = ["intervene", "replay", "undo"]
 
@@ -58,7 +60,16 @@ def replay(recording: Recording, edits: Any = None, *, fresh_random: bool = Fals
     result.before = recording
     result.edits = given
     result.notes = tuple(run.notes)
+    if given and (gaps := list(_gaps(recording.steps))):
+        result.notes += (Note("surgery.note.gap", {"steps": ", ".join(gaps)}),)
     return result
+
+
+def _gaps(steps: list[int]) -> Iterator[str]:
+    """The steps that are not held between these, as ranges: a flight recorder's."""
+    for one, following in pairwise(steps):
+        if following > one + 1:
+            yield f"{one + 1}–{following - 1}" if following > one + 2 else str(one + 1)
 
 
 def intervene(recording: Recording, edits: Any, *, fresh_random: bool = False) -> Recording:
