@@ -12,6 +12,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from torch.utils.checkpoint import checkpoint
 
 import openheart as oh
+from openheart.wiring import check_wiring
 
 Step = Callable[[nn.Module], None]
 
@@ -206,6 +207,7 @@ def test_an_activation_is_edited_as_a_forward_hook_does(net: type[nn.Module], ki
         edited = recording.intervene({f"{path}.out[:,0]": edit})
         assert held(run(net, descend, hooked(path, function)), edited) >= 5
         assert edited.verify().ok
+        assert check_wiring(edited).ok
 
 
 @pytest.mark.parametrize("net", [Plain, Fan, Skips, TwoSums])
@@ -238,19 +240,30 @@ def test_steps_of_many_kinds(step: Step) -> None:
     assert edited.verify().ok
 
 
-@pytest.mark.parametrize("step", [retained, penalised])
-def test_a_value_with_many_gradients_is_refused_and_a_leaf_is_not(step: Step) -> None:
-    recording = run(Plain, step)
+def edit_of_p(step: Step) -> tuple[oh.Recording, oh.Recording]:
+    edit, function = EDITS["scale"]
+    return run(Plain, step, hooked("p", function)), run(Plain, step).intervene({"p.out[:,0]": edit})
+
+
+def test_each_of_several_backward_passes_is_turned() -> None:
+    fresh, edited = edit_of_p(retained)
+    assert held(fresh, edited) >= 5
+    assert edited.verify().ok
+    assert check_wiring(edited).ok
+
+
+def test_a_backward_pass_that_was_differentiated_is_refused_and_a_leaf_is_not() -> None:
+    recording = run(Plain, penalised)
     with pytest.raises(oh.InterventionError, match="does not tell which one"):
         recording.intervene({"p.out[:,0]": 0.5})
     added = recording.intervene({"p.out": oh.add(0.5)})
-    assert held(run(Plain, step, hooked("p", lambda out: out + 0.5)), added) >= 5
+    assert held(run(Plain, penalised, hooked("p", lambda out: out + 0.5)), added) >= 5
 
     def weight(model: nn.Module) -> None:
         with torch.no_grad():
             model.get_parameter("f.weight")[1, 2] = 0.5
 
-    assert held(run(Plain, step, weight), recording.intervene({"f.weight[1,2]": 0.5})) >= 5
+    assert held(run(Plain, penalised, weight), recording.intervene({"f.weight[1,2]": 0.5})) >= 5
 
 
 @pytest.mark.parametrize("reentrant", [True, False])
@@ -273,15 +286,20 @@ def test_what_a_checkpoint_computes_twice_is_refused_and_what_goes_in_is_not(ree
         assert held(run(Checked, descend, hooked(path, function)), edited) >= 5
 
 
-def test_a_share_of_a_gradient_that_cannot_be_told_is_refused() -> None:
+def test_a_share_of_a_gradient_goes_to_whom_the_graph_says() -> None:
     class Shared(Net):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             h = self.f(x)
             return self.q((h * 2) * (h + 1) + h)
 
-    recording = run(Shared, descend)
-    with pytest.raises(oh.InterventionError, match="does not tell which one"):
-        recording.intervene({"add.out[:,0]": 0.5})
+    class Cut(Net):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            h = self.f(x)
+            return self.q((h * 2) * (h + 1).masked_fill(_first(h), 0.5) + h)
+
+    edited = run(Shared, descend).intervene({"add.out[:,0]": 0.5})
+    assert held(run(Cut, descend), edited) >= 5
+    assert check_wiring(edited).ok
 
 
 def test_a_module_that_returns_its_argument_does_not_own_it() -> None:

@@ -12,10 +12,12 @@ import torch
 
 from openheart.recording import Call, OptimizerGroup, OptimizerStep, Origin, Value
 from openheart.recording.build import Facts, Visit
+from openheart.recording.graph import Edge, Graph, Node
+from openheart.recording.graph import Run as NodeRun
 from openheart.recording.log import is_plain
 from openheart.recording.names import Names
 from openheart.recording.storages import Life, geometry_of
-from openheart.surgery.plan import Added, Later, Spot
+from openheart.surgery.plan import Added, Graft, Later, Spot
 from openheart.surgery.running import Run
 
 __all__ = ["assembled", "output_of"]
@@ -47,15 +49,16 @@ class _Assembly:
                 self._call(call)
             self._added(call.id, True)
         self._visits()
-        if plan.simple:
-            self.facts.graph = self.old.graph.renumbered(self.numbers)
+        self.facts.graph = self._graph()
         return self.facts, self._names()
 
     def _place_added(self) -> None:
         self.placed: dict[tuple[int, bool], list[Added]] = {}
+        self.expanded: dict[int, list[Added]] = {}
         for place, items in self.run.added.items():
             for item in items:
-                many = item.expand() if isinstance(item, Later) else (item,)
+                many = list(item.expand()) if isinstance(item, Later) else [item]
+                self.expanded[id(item)] = many
                 self.placed.setdefault(place, []).extend(many)
 
     def _values(self) -> None:
@@ -168,6 +171,42 @@ class _Assembly:
             calls = [self.numbers[call] for call in step.calls if call in self.numbers]
             span = range(min(calls), max(calls) + 1) if calls else range(0)
             facts.optimizers.append(OptimizerStep(step.kind, step.step, span, groups))
+
+    def _graph(self) -> Graph:
+        """Autograd's graph as it would have been: each edit is a node of its own."""
+        plan = self.run.plan
+        numbers = {call: number for call, number in self.numbers.items() if call not in plan.untold}
+        numbers |= {line: self.added_numbers[id(added)] for line, added in plan.instead.items()}
+        old = self.old.graph.renumbered(numbers)
+        nodes, passes, slots = list(old.nodes), list(old.passes), dict(old.slots)
+        put = {**old.put, **plan.put}
+        for graft in plan.grafts:
+            number = len(nodes)
+            here = (number, 0)
+
+            def there(edge: Edge | None, graft: Graft = graft, here: Edge = here) -> Edge | None:
+                return here if edge == graft.edge else edge
+
+            nodes = [replace(node, follows=tuple([there(edge) for edge in node.follows])) for node in nodes]
+            nodes.append(Node("edit", tuple(graft.to), edit=True, inside=self._numbers(graft.forward)))
+            for place, each in enumerate(passes):
+                roots = tuple([(there(edge) or edge, value) for edge, value in each.roots])
+                runs = each.runs
+                if place in graft.turned:
+                    taken, handed = graft.turned[place]
+                    calls = self._numbers(graft.backward.get(place, []))
+                    runs = (*runs, NodeRun(number, calls, (taken,), tuple(handed)))
+                passes[place] = replace(each, roots=roots, runs=runs)
+            slots |= dict.fromkeys(graft.before, graft.edge)
+            if graft.value is not None:
+                slots[graft.value] = here
+        slots |= {new: slots[value] for new, value in plan.alike.items() if value in slots}
+        return replace(old, nodes=tuple(nodes), passes=tuple(passes), slots=slots, put=put)
+
+    def _numbers(self, items: list[Added | Later]) -> tuple[int, ...]:
+        return tuple(
+            [self.added_numbers[id(added)] for item in items for added in self.expanded.get(id(item), ())]
+        )
 
     def _names(self) -> Names:
         old, values, plan = self.run.recording._named, self.facts.values, self.run.plan

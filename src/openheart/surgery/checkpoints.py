@@ -7,6 +7,7 @@ from typing import Any
 from openheart.errors import InterventionError
 from openheart.recording import Call, Recording, Value, values_in
 from openheart.surgery.program import where
+from openheart.wiring import wiring_of
 
 __all__ = ["Twins", "twins_of"]
 
@@ -41,6 +42,10 @@ class Twins:
 def twins_of(recording: Recording) -> Twins:
     """Finds what a backward pass computes a second time."""
     twins = Twins()
+    wiring = wiring_of(recording)
+    told = {  # what autograd says that a node computes, it does not compute a second time
+        call for flow in wiring.flows.values() if flow.routing is not None for call in flow.own
+    }
     first: dict[Any, Call] = {}
     forward: set[int] = {value.id for value in recording.values if value.origin != "call"}
     for call in recording.calls:
@@ -49,7 +54,7 @@ def twins_of(recording: Recording) -> Twins:
             forward.update(value.id for value in call.outputs)
         elif call.phase == "backward":
             original = first.get(_key(call, twins.values))
-            if original is not None and len(original.outputs) == len(call.outputs):
+            if original is not None and len(original.outputs) == len(call.outputs) and call.id not in told:
                 for one, other in zip(original.outputs, call.outputs, strict=True):
                     twins.values[other.id] = one.id
                 if call.name not in _VIEWS:

@@ -1,8 +1,7 @@
 """Swaps and cuts: one function in the place of another, an edge that carries nothing.
 
 What takes a piece's place is run by PyTorch, forward and backward, and its calls are put into the program.
-Which of the recorded gradients the piece handed on, and to which of its inputs, is found by running the piece
-itself once more under autograd: its gradients must be the recorded ones, bit for bit.
+Which of the recorded gradients the piece handed on, and to which of its inputs, autograd's own graph tells.
 """
 
 # The parts of a recording know each other's insides.
@@ -10,7 +9,7 @@ itself once more under autograd: its gradients must be the recorded ones, bit fo
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -21,10 +20,11 @@ from openheart.recording import Call, Value, values_in
 from openheart.recording.addresses import Part, find_part
 from openheart.surgery.aliases import refuse_partial
 from openheart.surgery.edits import Edit
-from openheart.surgery.plan import Spot
-from openheart.surgery.program import Program, redraws, run_line, same_bits, where
+from openheart.surgery.plan import Added, Graft, Later, Spot
+from openheart.surgery.program import Program, redraws, run_line, where
 from openheart.surgery.running import Run
 from openheart.surgery.tracing import Traced, applied
+from openheart.wiring import Arrival, Edge
 
 if TYPE_CHECKING:
     from openheart.surgery.operate import Surgeon
@@ -121,7 +121,9 @@ def _module_pieces(surgeon: Surgeon, path: str, forward: list[Call]) -> list[Pie
             calls = tuple(
                 call
                 for call in forward
-                if last < call.id <= end and (call.scope == path or call.scope.startswith(f"{path}."))
+                if last < call.id <= end
+                and call.step == step
+                and (call.scope == path or call.scope.startswith(f"{path}."))
             )
             found.append(Piece(stem, calls if taken is not given else (), taken, given))
             last, visit = end, visit + 1
@@ -147,8 +149,11 @@ def _swap(surgeon: Surgeon, piece: Piece, edit: Edit) -> None:
     for (name, _), (_, identity) in zip(parameters, traced.others, strict=True):
         plan.names[f"{piece.name}.{name}"] = identity
 
+    graft = Graft((0, 0), [])
+
     def forward(run: Run) -> None:
-        result = traced.forward(run)
+        with run.noting(graft.forward):
+            result = traced.forward(run)
         if tuple(result.shape) != piece.given.shape or result.dtype != piece.given.dtype:
             raise InterventionError(
                 "error.edit.swap.shape",
@@ -161,28 +166,40 @@ def _swap(surgeon: Surgeon, piece: Piece, edit: Edit) -> None:
             )
 
     plan.after.setdefault(like.id, []).append(forward)
-    tied = _backward_calls(surgeon, piece)
-    gradient = surgeon.backward.gradient(piece.given) if tied else None
-    if gradient is None:
+    arrival = _arrival(surgeon, piece.given)
+    if arrival is None:
         return
-    handed = _handed(surgeon, piece, tied, gradient)
-    taken = handed.pop(piece.taken.id, None)
+    gradient = recording.values[arrival.gradient]
+    tied = _backward_calls(surgeon, piece)
+    handed = _handed(surgeon, piece)
+    where_to, taken = handed.pop(piece.taken.id, (None, None))
     plan.removed.update(call.id for call in tied)
     _bury(surgeon, piece, tied, taken)
-    goes_to = taken.id if taken is not None and taken is not gradient else None
+    goes_to = taken.id if taken is not None else None
     if taken is gradient:
         goes_to = plan.fresh()
-        for taker in surgeon.backward.takers(piece.given, gradient):
-            plan.move(taker.id, gradient.id, goes_to)
+        surgeon.turn(arrival, goes_to)
     ids = [plan.fresh() for _ in parameters]
     for (name, _), identity in zip(parameters, ids, strict=True):
         plan.names[f"{piece.name}.{name}.grad"] = identity
+    graft.turned[arrival.backward] = gradient.id, [goes_to]
+    graft.edge, graft.to, graft.value = arrival.edges[0], [where_to], piece.given.id
+    plan.grafts.append(graft)
 
     def backward(run: Run) -> None:
-        traced.backward(run, gradient.id, [goes_to], ids)
+        with run.noting(graft.backward.setdefault(arrival.backward, [])):
+            traced.backward(run, gradient.id, [goes_to], ids)
 
-    first = min(call.id for call in tied) if tied else program.made_at[gradient.id]
+    first = min(call.id for call in tied) if tied else program.made_at[gradient.id] + 1
     plan.before.setdefault(first, []).append(backward)
+
+
+def _arrival(surgeon: Surgeon, value: Value) -> Arrival | None:
+    """The one gradient that arrives at a value, if any does."""
+    arrivals = surgeon.backward.arrivals(value)
+    if len(arrivals) > 1:
+        raise InterventionError("error.edit.gradient.several", name=surgeon.recording.name(value))
+    return arrivals[0] if arrivals else None
 
 
 def _result(function: Callable[..., torch.Tensor], tensor: torch.Tensor, edit: Edit) -> torch.Tensor:
@@ -215,7 +232,23 @@ def _must_stand_alone(surgeon: Surgeon, piece: Piece) -> None:
 
 
 def _backward_calls(surgeon: Surgeon, piece: Piece) -> list[Call]:
-    return [call for made in piece.calls for call in surgeon.backward.tied.get(made.id, ())]
+    """The calls of a piece's own backward pass, and those that sum up what it alone hands back."""
+    backward = surgeon.backward
+    wiring = backward.wiring
+    inside = {call.id for call in piece.calls}
+    nodes = wiring.graph.nodes
+    found: set[int] = set()
+    for flow in wiring.flows.values():
+        if nodes[flow.node].call in inside:
+            own = (*flow.hooks, *flow.own) if flow.routing is not None else flow.after
+            found.update(call for call in own if call not in wiring.sums)
+    for call, each in wiring.sums.items():
+        if all(giver is not None and nodes[giver].call in inside for giver in each.givers):
+            found.add(call)
+    found.update(
+        call.id for made in inside for call in backward.tied.get(made, ()) if call.id not in wiring.owner
+    )
+    return [surgeon.recording.calls[call] for call in sorted(found)]
 
 
 def _bury(surgeon: Surgeon, piece: Piece, tied: list[Call], taken: Value | None) -> None:
@@ -228,6 +261,8 @@ def _bury(surgeon: Surgeon, piece: Piece, tied: list[Call], taken: Value | None)
         if any(value.id in dead for value in values_in((call.args, call.kwargs))):
             if call.phase == "optimizer":
                 raise InterventionError("error.edit.swap.updated", name=piece.name)
+            if call.id in surgeon.backward.wiring.sums:
+                raise InterventionError("error.edit.swap.shared", name=piece.name)
             plan.removed.add(call.id)
             dead.update(value.id for value in call.outputs)
 
@@ -280,34 +315,44 @@ def cut_edge(surgeon: Surgeon, edit: Edit) -> None:
         joined.append(run.call(aten.where.self, parts, like, target.value.id)[1])
 
     plan.after.setdefault(like.id, []).append(forward)
-    tied = _backward_calls(surgeon, piece)
-    gradient = surgeon.backward.gradient(target.value) if tied else None
-    if gradient is None:
+    arrival = _arrival(surgeon, target.value)
+    if arrival is None:
+        plan.alike[before] = target.value.id
         return
-    handed = _handed(surgeon, piece, tied, gradient)
-    if any(value is gradient for value in handed.values()):
+    gradient = recording.values[arrival.gradient]
+    handed = _handed(surgeon, piece)
+    if any(value is gradient for _, value in handed.values()):
         raise InterventionError("error.edit.cut.gradient", name=edit.address, to=edit.to)
     kept, crossing = plan.fresh(), plan.fresh()
-    for call in surgeon.backward.takers(target.value, gradient):
-        plan.move(call.id, gradient.id, kept)
+    surgeon.turn(arrival, kept)
     made = recording.maker(gradient)
+    shares = {identity: plan.fresh() for identity in handed}
+    edge = arrival.edges[0]
+    graft = Graft(edge, [edge, *[there for there, _ in handed.values()]], target.value.id, (before,))
+    graft.turned[arrival.backward] = gradient.id, [kept, *shares.values()]
+    plan.grafts.append(graft)
+    added = graft.backward.setdefault(arrival.backward, [])
 
     def split(run: Run) -> None:
         mask = run.constant(reached, f"{target.name}.cut.where")
-        run.call(aten.masked_fill.Scalar, (Spot(gradient.id), mask, 0), like, kept, "backward", joined[-1])
         other = run.constant(~reached, f"{target.name}.cut.elsewhere")
-        run.call(
-            aten.masked_fill.Scalar, (Spot(gradient.id), other, 0), like, crossing, "backward", joined[-1]
-        )
-        traced.backward(run, crossing, [shares.get(value.id) for value in inputs])
+        with run.noting(added):
+            run.call(
+                aten.masked_fill.Scalar, (Spot(gradient.id), mask, 0), like, kept, "backward", joined[-1]
+            )
+            run.call(
+                aten.masked_fill.Scalar, (Spot(gradient.id), other, 0), like, crossing, "backward", joined[-1]
+            )
+            traced.backward(run, crossing, [shares.get(value.id) for value in inputs])
 
-    shares = {identity: plan.fresh() for identity in handed}
     plan.after.setdefault(-1 if made is None else made[0].id, []).append(split)
-    for identity, value in handed.items():
-        _add_share(surgeon, value, shares[identity], like)
+    for identity, (_, value) in handed.items():
+        if value.id in plan.renamed:
+            raise InterventionError("error.edit.together.cut", name=target.name)
+        _add_share(surgeon, value, shares[identity], like, added)
 
 
-def _add_share(surgeon: Surgeon, value: Value, share: int, like: Call) -> None:
+def _add_share(surgeon: Surgeon, value: Value, share: int, like: Call, added: list[Added | Later]) -> None:
     """Adds what comes through the cut edge's other side to a gradient that the piece hands on."""
     plan = surgeon.plan
     alone = plan.fresh()
@@ -317,7 +362,8 @@ def _add_share(surgeon: Surgeon, value: Value, share: int, like: Call) -> None:
     def add(run: Run) -> None:
         if alone not in run.env:
             run.put(alone, value.data)
-        run.call(aten.add.Tensor, (Spot(alone), Spot(share)), like, value.id, "backward")
+        with run.noting(added):
+            run.call(aten.add.Tensor, (Spot(alone), Spot(share)), like, value.id, "backward")
 
     plan.after.setdefault(line, []).append(add)
 
@@ -372,47 +418,15 @@ def _run_piece(program: Program, piece: Piece, env: dict[int, torch.Tensor]) -> 
     return env[piece.given.id]
 
 
-def _handed(surgeon: Surgeon, piece: Piece, tied: Sequence[Call], gradient: Value) -> dict[int, Value]:
-    """For each input of a piece the recorded gradient that the piece hands on to it.
+def _handed(surgeon: Surgeon, piece: Piece) -> dict[int, tuple[Edge, Value]]:
+    """For each input of a piece where its gradient arrives, and what the piece hands on to it.
 
     Raises:
-        InterventionError: the piece's gradients cannot be told from the recording.
+        InterventionError: the recording does not tell it.
     """
-    mine = {call.id for call in tied}
-    names = surgeon.backward.owners
-    offered = [
-        value
-        for call in tied
-        for value in call.outputs
-        if value.kept
-        and (value.id in names or any(user.id not in mine for user in surgeon.recording.users(value)))
-    ]
-    inputs = _inputs(piece)
-    leaves: dict[int, torch.Tensor] = {}
-    for value in inputs:
-        leaf = value.data.detach().clone()
-        if value.origin != "buffer" and (value.dtype.is_floating_point or value.dtype.is_complex):
-            leaf.requires_grad_(True)
-        leaves[value.id] = leaf
-    wanted = [(identity, leaf) for identity, leaf in leaves.items() if leaf.requires_grad]
-    with torch.enable_grad(), torch._C._DisableTorchDispatch():
-        result = _run_piece(surgeon.program, piece, dict(leaves))
-        if not result.requires_grad:
-            return {}
-        found: Sequence[torch.Tensor | None] = torch.autograd.grad(
-            result, [leaf for _, leaf in wanted], gradient.data.clone(), allow_unused=True
-        )
-    handed: dict[int, Value] = {}
-    for (identity, _), made in zip(wanted, found, strict=True):
-        if made is None:
-            continue
-        match = next((value for value in offered if same_bits(value.data, made)), None)
-        if match is not None:
-            offered.remove(match)
-            handed[identity] = match
-        elif same_bits(gradient.data, made):
-            handed[identity] = gradient
-    missing = [value for value in offered if value.shape == piece.taken.shape]
-    if missing and piece.taken.id not in handed:
-        raise InterventionError("error.edit.gradient.again", name=piece.name)
-    return handed
+    inside = {call.id for call in piece.calls}
+    found: dict[int, tuple[Edge, Value]] = {}
+    for value in _inputs(piece):
+        for _, edge, gradient in surgeon.backward.handed(inside, value):
+            found[value.id] = edge, surgeon.recording.values[gradient]
+    return found

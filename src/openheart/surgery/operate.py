@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 
 from openheart.errors import InterventionError, OpaqueError
@@ -16,9 +18,11 @@ from openheart.surgery.fitting import change_tensor, like_recorded
 from openheart.surgery.gradients import Backward, backward_of
 from openheart.surgery.hyperparameters import edit_option, option_of
 from openheart.surgery.operations import Operation, operation_of
-from openheart.surgery.plan import Plan
+from openheart.surgery.plan import Graft, Plan, Spot
 from openheart.surgery.program import Program, part_of
 from openheart.surgery.running import Run
+from openheart.wiring import Arrival, Place
+from openheart.wiring.asking import places_in
 
 __all__ = ["plan_of_edits"]
 
@@ -156,10 +160,9 @@ class _Surgeon:
     def _insert(self, name: str, value: Value, call: Call, todo: list[tuple[Edit, Part]]) -> None:
         plan = self.plan
         chain = [operation_of(self.recording, value, edit, part) for edit, part in todo]
-        turned = call.phase in ("forward", "loss") and not all(
-            operation.keeps_gradient for operation in chain
-        )
-        gradient = self.backward.gradient(value) if turned else None
+        followed = call.phase in ("forward", "loss")
+        turned = followed and not all(operation.keeps_gradient for operation in chain)
+        arrivals = self.backward.arrivals(value) if turned else []
         before = plan.fresh()
         if value.id in plan.renamed:
             raise InterventionError("error.edit.together.swapped", name=name)
@@ -169,19 +172,29 @@ class _Surgeon:
             plan.names[inner] = before
         for reader in self.backward.saved(value):
             plan.move(reader.id, value.id, before)
+        edge = self.backward.slot(value) if turned else None
+        graft = None if edge is None else Graft(edge, [edge], value.id, (before,))
+        if graft is not None:
+            plan.grafts.append(graft)
+        elif followed:
+            plan.alike[before] = value.id
+        else:
+            plan.put[before] = value.id
 
         def forward(run: Run) -> None:
             if before not in run.env:
                 run.put(before, value.data)
             taken = before
-            for number, operation in enumerate(chain):
-                output = value.id if number == len(chain) - 1 else plan.fresh()
-                operation.forward(run, taken, output, call)
-                taken = output
+            with run.noting([] if graft is None else graft.forward):
+                for number, operation in enumerate(chain):
+                    output = value.id if number == len(chain) - 1 else plan.fresh()
+                    operation.forward(run, taken, output, call)
+                    taken = output
 
         plan.after.setdefault(call.id, []).append(forward)
-        if gradient is not None:
-            self.redirect(name, value, gradient, chain, call)
+        for arrival in arrivals:
+            assert graft is not None
+            self.redirect(name, arrival, graft, chain, call)
 
     def _inner_names(self, name: str, value: Value) -> list[str]:
         """What modules inside of the edited one call the same value: they returned it before the edit."""
@@ -196,25 +209,24 @@ class _Surgeon:
             if item is value and other.endswith(".out") and other != name and other.startswith(start)
         ]
 
-    def redirect(self, name: str, value: Value, gradient: Value, chain: list[Operation], call: Call) -> None:
-        """Has what hands the gradient on to the value's maker read what the operations make of it."""
+    def redirect(self, name: str, arrival: Arrival, graft: Graft, chain: list[Operation], call: Call) -> None:
+        """Has what takes a gradient, to hand it on, read what the operations make of it."""
         plan = self.plan
-        takers = self.backward.takers(value, gradient)
-        others = self.backward.handed(value) - {value.id}
+        handed_on = plan.fresh()
+        gradient = self.recording.values[arrival.gradient]
+        self.turn(arrival, handed_on)
+        graft.turned[arrival.backward] = gradient.id, [handed_on]
+        owner = self.recording.values[graft.value or 0]
         named = self.recording._named.values
+        owners = self.backward.owners(arrival.edges) - {owner.id}
         names = [
             f"{other}.grad"
             for other, item in named.items()
-            if item.id in others and named.get(f"{other}.grad") is gradient
+            if item.id in owners and named.get(f"{other}.grad") is gradient
         ]
-        if not takers and not names:
-            return
-        handed_on = plan.fresh()
-        for taker in takers:
-            plan.move(taker.id, gradient.id, handed_on)
-        plan.names[f"{name}.before.grad"] = handed_on
-        for other in (*names, *(f"{inner}.grad" for inner in self._inner_names(name, value))):
-            plan.names[other] = handed_on
+        plan.names.setdefault(f"{name}.before.grad", handed_on)
+        for other in (*names, *(f"{inner}.grad" for inner in self._inner_names(name, owner))):
+            plan.names.setdefault(other, handed_on)
         made = self.recording.maker(gradient)
         line = -1 if made is None else made[0].id
         like = call if made is None else made[0]
@@ -222,45 +234,85 @@ class _Surgeon:
         def backward(run: Run) -> None:
             taken = gradient.id
             turning = [operation for operation in reversed(chain) if not operation.keeps_gradient]
-            for number, operation in enumerate(turning):
-                output = handed_on if number == len(turning) - 1 else plan.fresh()
-                operation.backward(run, taken, output, like)
-                taken = output
+            with run.noting(graft.backward.setdefault(arrival.backward, [])):
+                for number, operation in enumerate(turning):
+                    output = handed_on if number == len(turning) - 1 else plan.fresh()
+                    operation.backward(run, taken, output, like)
+                    taken = output
 
         plan.after.setdefault(line, []).append(backward)
 
-    def _is_gradient(self, owner: Value, value: Value) -> bool:
-        """Whether a value is the gradient that it is named to be."""
-        try:
-            gradient = self.backward.gradient(owner)
-        except InterventionError:
-            return False
-        return gradient is value
+    def turn(self, arrival: Arrival, new: int) -> None:
+        """Has the calls that take a gradient read another.
+
+        The engine may sum a gradient up with itself, and only one of the two be meant: then another sum
+        stands in the place of that one.
+        """
+        plan = self.plan
+        by_line: dict[int, set[Place]] = {}
+        for line, place in arrival.readers:
+            by_line.setdefault(line, set()).add(place)
+        for line, places in by_line.items():
+            call = self.recording.calls[line]
+            read = {
+                place for place, item in places_in((call.args, call.kwargs)) if item.id == arrival.gradient
+            }
+            if read == places and line not in plan.mixed:
+                plan.move(line, arrival.gradient, new)
+                continue
+            if line not in plan.mixed:
+                plan.mixed[line] = {}
+                plan.removed.add(line)
+                plan.after.setdefault(line, []).insert(0, self._instead(call))
+            plan.mixed[line].update(dict.fromkeys(places, new))
+
+    def _instead(self, call: Call) -> Callable[[Run], None]:
+        """An event that makes a call with what is meant at each place."""
+        plan = self.plan
+
+        def event(run: Run) -> None:
+            moved, mixed = plan.moved.get(call.id, {}), plan.mixed[call.id]
+            args = tuple(
+                [
+                    Spot(mixed.get((place,), moved.get(item.id, item.id)))
+                    if isinstance(item, Value)
+                    else item
+                    for place, item in enumerate(call.args)
+                ]
+            )
+            output = call.outputs[0].id
+            output = plan.renamed.get(output, output)
+            plan.instead[call.id] = run.call(call.op, args, call, output, forward=call.forward_call)[1]
+
+        return event
 
     def _edit_gradient(self, first: Part, value: Value, call: Call, todo: list[tuple[Edit, Part]]) -> None:
         """A gradient: of this value alone, if it is the gradient of others as well."""
         plan = self.plan
         owner = self.recording._named.values.get(first.name[: -len(".grad")])
-        owners = self.backward.owners.get(value.id, set())
-        if owner is not None and not self._is_gradient(owner, value):
+        edge = None if owner is None else self.backward.slot(owner)
+        if owner is None or edge is None:  # what a leaf has gathered
+            self._insert(first.name, value, call, todo)
+            return
+        arrival = next((each for each in self.backward.arrivals(owner) if each.gradient == value.id), None)
+        if arrival is None:
             raise InterventionError(
                 "error.edit.shares", name=first.name, value=first.name.removesuffix(".grad")
             )
-        if owner is None or owners <= self.backward.handed(owner):
-            self._insert(first.name, value, call, todo)
-            return
         chain = [operation_of(self.recording, value, edit, part) for edit, part in todo]
         changed = plan.fresh()
         plan.names[first.name] = changed
-        for taker in self.backward.takers(owner, value):
-            plan.move(taker.id, value.id, changed)
+        self.turn(arrival, changed)
+        graft = Graft(edge, [edge], turned={arrival.backward: (value.id, [changed])})
+        plan.grafts.append(graft)
 
         def event(run: Run) -> None:
             taken = value.id
-            for number, operation in enumerate(chain):
-                output = changed if number == len(chain) - 1 else plan.fresh()
-                operation.forward(run, taken, output, call)
-                taken = output
+            with run.noting(graft.backward.setdefault(arrival.backward, [])):
+                for number, operation in enumerate(chain):
+                    output = changed if number == len(chain) - 1 else plan.fresh()
+                    operation.forward(run, taken, output, call)
+                    taken = output
 
         plan.after.setdefault(call.id, []).append(event)
 

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from openheart.recording import Call
+from openheart.recording.graph import Edge
 
 if TYPE_CHECKING:
     from openheart.surgery.running import Run
 
-__all__ = ["Added", "Event", "Later", "Plan", "Spot"]
+__all__ = ["Added", "Event", "Graft", "Later", "Plan", "Spot"]
 
 Event = Callable[["Run"], None]
 """Something done while the program runs: it reads and writes its numbers, and notes calls of its own."""
@@ -55,6 +56,29 @@ class Later:
 
 
 @dataclass(slots=True, eq=False)
+class Graft:
+    """A node that an edit puts into autograd's graph, before the one that took a value's gradient.
+
+    Attributes:
+        edge: where that gradient arrived.
+        to: where the node hands gradients to.
+        value: id of the value whose gradient arrives at the node from now on, if it is another's.
+        before: ids of the values whose gradient arrives where `edge` is, as that value's did.
+        turned: backward pass → the gradient that the node takes, and what it hands on.
+        forward: the calls that the edit put into the forward pass.
+        backward: backward pass → the calls that it put into the backward one.
+    """
+
+    edge: Edge
+    to: list[Edge | None]
+    value: int | None = None
+    before: tuple[int, ...] = ()
+    turned: dict[int, tuple[int, list[int | None]]] = field(default_factory=dict)
+    forward: list[Added | Later] = field(default_factory=list)
+    backward: dict[int, list[Added | Later]] = field(default_factory=dict)
+
+
+@dataclass(slots=True, eq=False)
 class Plan:
     """All that is to be done in one run.
 
@@ -68,6 +92,12 @@ class Plan:
         removed: lines that are left out.
         names: other names for values: name → id.
         options: number of an optimizer's step → the options of its groups.
+        mixed: number of a line that reads a value for two reasons → place → what to read there.
+        instead: number of a line that is left out → the call that stands in its place.
+        grafts: what the edits put into autograd's graph.
+        put: id of a value as its call makes it → the id of what an edit puts in its place.
+        alike: id of a value → id of another that has the same place in autograd's graph.
+        untold: ids of forward calls of whose backward pass nothing is known any more.
     """
 
     next_id: int
@@ -80,6 +110,12 @@ class Plan:
     removed: set[int] = field(default_factory=set)
     names: dict[str, int] = field(default_factory=dict)
     options: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
+    mixed: dict[int, dict[Any, int]] = field(default_factory=dict)
+    instead: dict[int, Added] = field(default_factory=dict)
+    grafts: list[Graft] = field(default_factory=list)
+    put: dict[int, int] = field(default_factory=dict)
+    alike: dict[int, int] = field(default_factory=dict)
+    untold: set[int] = field(default_factory=set)
 
     def fresh(self) -> int:
         """An id for a value that the recording does not have."""

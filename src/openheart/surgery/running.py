@@ -219,6 +219,13 @@ class Run:
         """Notes a call that was put in where the run stands."""
         self.added.setdefault(self.place, []).append(call)
 
+    @contextmanager
+    def noting(self, calls: list[Added | Later]) -> Iterator[None]:
+        """Puts the calls that are noted meanwhile into a list of their own, too."""
+        known = len(self.added.get(self.place, ()))
+        yield
+        calls += self.added.get(self.place, [])[known:]
+
     def call(
         self,
         op: Any,

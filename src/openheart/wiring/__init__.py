@@ -8,7 +8,24 @@
 True
 """
 
+from openheart.recording.graph import Edge
+from openheart.wiring.asking import Place
 from openheart.wiring.checking import Crossed, WiringCheck, check_wiring
 from openheart.wiring.following import UNKNOWN, Wiring, wiring_of
+from openheart.wiring.taking import Arrival, Untold, arrivals, shares_of, slot_of
 
-__all__ = ["UNKNOWN", "Crossed", "Wiring", "WiringCheck", "check_wiring", "wiring_of"]
+__all__ = [
+    "UNKNOWN",
+    "Arrival",
+    "Crossed",
+    "Edge",
+    "Place",
+    "Untold",
+    "Wiring",
+    "WiringCheck",
+    "arrivals",
+    "check_wiring",
+    "shares_of",
+    "slot_of",
+    "wiring_of",
+]

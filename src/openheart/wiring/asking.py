@@ -173,7 +173,10 @@ class _Question:
         leaves = [leaf for leaf in self.leaves.values() if leaf.requires_grad]
         try:
             with recorder:
-                torch.autograd.grad(roots, leaves, gradients, allow_unused=True)
+                # `torch.autograd.grad` would import sympy, to look at the shapes of these gradients.
+                torch.autograd.Variable._execution_engine.run_backward(
+                    tuple(roots), tuple(gradients), False, False, tuple(leaves), True, accumulate_grad=False
+                )
         finally:
             for handle in handles:
                 handle.remove()
