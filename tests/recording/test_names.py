@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.recording.programs import PROGRAMS, Program, Tied
 from torch import nn
+from torch.nn import functional as F
 
 import openheart as oh
 from openheart.recording import Element, Recording
@@ -188,7 +189,9 @@ def test_every_value_has_one_canonical_name_that_leads_back(program: Program) ->
     model = program.build()
     with oh.recording(model) as rec:
         program.train(model, program.optimizer(model.parameters()))
-    assert len(rec.addresses()) == len(set(rec.addresses())) == len(rec.values)
+    called = [rec.name(value) for value in rec.values]
+    assert len(called) == len(set(called))
+    assert set(rec.addresses()) <= set(called) and len(rec.addresses()) == len(set(rec.addresses()))
     for value in rec.values:
         assert rec.value(rec.name(value)) is value
     for call in rec.calls:
@@ -324,6 +327,94 @@ def test_what_a_loss_compares_with_is_the_target(criterion: nn.Module, target: t
     assert rec.name(value) == "target"
     assert rec.value("@1 target") is value
     assert "target_1" not in rec.addresses()
+
+
+CLASSES, SOFT = torch.tensor([0, 1, 2, 0, 1]), torch.full((5, 3), 1 / 3)
+BY_CLASS, BY_NUMBER = torch.rand(3), torch.rand(5, 3)
+
+
+@pytest.mark.parametrize(
+    ("criterion", "expected"),
+    [
+        (
+            lambda o: F.cross_entropy(o, CLASSES, weight=BY_CLASS),
+            {"target": CLASSES, "loss_weight": BY_CLASS},
+        ),
+        (lambda o: F.cross_entropy(o, SOFT, weight=BY_CLASS), {"target": SOFT, "loss_weight": BY_CLASS}),
+        (
+            lambda o: F.cross_entropy(o, CLASSES, weight=BY_CLASS, label_smoothing=0.1),
+            {"target": CLASSES, "loss_weight": BY_CLASS},
+        ),
+        (
+            lambda o: F.binary_cross_entropy(o.sigmoid(), SOFT, weight=BY_NUMBER),
+            {"target": SOFT, "loss_weight": BY_NUMBER},
+        ),
+        (
+            lambda o: F.binary_cross_entropy_with_logits(o, SOFT, weight=BY_NUMBER, pos_weight=BY_CLASS),
+            {"target": SOFT, "loss_weight": BY_NUMBER, "pos_weight": BY_CLASS},
+        ),
+        (lambda o: F.mse_loss(o, SOFT, weight=BY_NUMBER), {"target": SOFT, "loss_weight": BY_NUMBER}),
+        (lambda o: F.huber_loss(o, SOFT, weight=BY_NUMBER), {"target": SOFT, "loss_weight": BY_NUMBER}),
+        (
+            lambda o: F.multilabel_soft_margin_loss(o, SOFT, weight=BY_CLASS),
+            {"target": SOFT, "loss_weight": BY_CLASS},
+        ),
+        (
+            lambda o: F.multi_margin_loss(o, CLASSES, weight=BY_CLASS),
+            {"target": CLASSES, "loss_weight": BY_CLASS},
+        ),
+        (lambda o: F.gaussian_nll_loss(o, SOFT, BY_NUMBER), {"target": SOFT, "variance": BY_NUMBER}),
+    ],
+    ids=[str(n) for n in range(10)],
+)
+def test_what_a_loss_weighs_with_is_no_target(
+    criterion: nn.Module, expected: dict[str, torch.Tensor]
+) -> None:
+    model = nn.Linear(4, 3)
+    x = torch.randn(5, 4)
+    with oh.recording(model) as rec:
+        criterion(model(x)).backward()
+    for name, tensor in expected.items():
+        value = rec.value(name)
+        assert torch.equal(value.data, tensor) and rec.name(value) == name
+    assert not any(name.startswith(("target_", "loss_weight_")) for name in rec.addresses())
+
+
+def test_results_are_called_as_their_operator_says() -> None:
+    model = nn.Sequential(
+        nn.BatchNorm2d(4), nn.GroupNorm(2, 4), nn.MaxPool2d(2), nn.Flatten(), nn.LayerNorm(16)
+    )
+    with oh.recording(model) as rec:
+        model(torch.randn(2, 4, 4, 4)).topk(2)
+    for name, number in {
+        "0/native_batch_norm.save_mean": 1,
+        "0/native_batch_norm.save_invstd": 2,
+        "1/native_group_norm.mean": 1,
+        "1/native_group_norm.rstd": 2,
+        "2/max_pool2d_with_indices.indices": 1,
+        "4/native_layer_norm.mean": 1,
+        "4/native_layer_norm.rstd": 2,
+        "loss/topk.indices": 1,
+    }.items():
+        value = rec.value(name)
+        assert rec.name(value) == name
+        assert rec.value(f"{name.rpartition('.')[0]}.out_{number}") is value
+        made = rec.maker(value)
+        assert made is not None and made[1] == number
+
+
+@pytest.mark.parametrize("program", PROGRAMS[::6], ids=lambda program: program.name)
+def test_every_address_that_is_offered_can_be_explained(program: Program) -> None:
+    torch.manual_seed(3)
+    model = program.build()
+    with oh.recording(model) as rec:
+        program.train(model, program.optimizer(model.parameters()))
+        nothing = torch.ones(3)
+        nothing[nothing > 2].sum()
+    for name in rec.addresses():
+        shape = rec.value(name).shape
+        rec.explain(f"{name}[{','.join('0' * len(shape))}]" if shape else name)
+    assert all(0 not in rec.value(name).shape for name in rec.addresses())
 
 
 def test_two_losses_have_two_targets() -> None:

@@ -97,8 +97,8 @@ class Facts:
     )  # id of a leaf that the model does not have → "parameter" if it is trained, else "leaf"
     activation_grads: list[tuple[Value, Value]] = field(default_factory=list)
     graph: Graph = field(default_factory=Graph)  # autograd's own
-    # calls that a function of torch.nn.functional made itself: whether that is a loss of (output, target)
-    criteria: dict[int, bool] = field(default_factory=dict)
+    # calls that a function of torch.nn.functional made itself: its name if it is a loss of (output, target)
+    criteria: dict[int, str] = field(default_factory=dict)
     optimizers: list[OptimizerStep] = field(default_factory=list)
     frozen: set[int] = field(default_factory=set)  # ids of what was there and requires no gradient
     # ids of the calls that autograd follows; None where that is not known
@@ -240,7 +240,7 @@ class _Walk:
                         place_of(code, instruction), tie)  # fmt: skip
         phases.after_call(call, reads, updates)
         if caller is not None and caller.co_filename == FUNCTIONAL:
-            self.facts.criteria[identity] = id(caller) in CRITERIA
+            self.facts.criteria[identity] = CRITERIA.get(id(caller), "")
         if phases.is_seed and name == "ones_like" and reads and outputs:
             self.facts.seeds.append((phases.step, reads[0], outputs[0]))
         if ties.accumulates is not None and caller is _ENGINE:  # and not a hook of the leaf's

@@ -8,14 +8,19 @@ what `.grad` is in PyTorch, see `leaves`; and `0.weight.autograd_grad` is what `
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from openheart.recording.build import Facts
+from openheart.recording.results import result_names
 from openheart.recording.targets import targets
 from openheart.recording.values import Call, Phase, Value
 
 __all__ = ["Names", "name_values"]
+
+# They are numbered among the constants too.
+_WEIGHT = re.compile(r"(loss_weight|pos_weight|variance)(_\d+)?$")
 
 
 @dataclass(slots=True, eq=False)
@@ -216,14 +221,15 @@ def _updates(facts: Facts, names: Names) -> None:
 
 
 def _targets(facts: Facts, names: Names) -> None:
-    given: dict[int, list[Value]] = {}
-    for step, value in targets(facts):
+    """What a loss compares with, and what it weighs with."""
+    given: dict[tuple[int, str], list[Value]] = {}
+    for step, kind, value in targets(facts):
         known = names.canonical.get(value.id)
-        if known is None or _without_step(known).startswith("target"):
-            here = given.setdefault(step, [])
+        if known is None or _without_step(known).startswith(kind):
+            here = given.setdefault((step, kind), [])
             if value not in here:
                 here.append(value)
-                names.give(step, f"target_{len(here) - 1}" if len(here) > 1 else "target", value)
+                names.give(step, f"{kind}_{len(here) - 1}" if len(here) > 1 else kind, value)
 
 
 def _leaves(facts: Facts, names: Names) -> None:
@@ -235,13 +241,14 @@ def _leaves(facts: Facts, names: Names) -> None:
     given: dict[str, int] = {}
     number = 0
     for value in facts.values:
-        if value.id not in names.canonical and value.id not in facts.makers:
+        known = _without_step(names.canonical.get(value.id, ""))
+        if (not known or _WEIGHT.match(known)) and value.id not in facts.makers:
             kind = facts.leaves.get(value.id)
             if kind is not None:
                 place = given.get(kind, 0)
                 given[kind] = place + 1
                 names.give(0, f"{kind}_{place}", value)
-            names.give(0, f"constant_{number}", value, alias=value.id in gradients)
+            names.give(0, f"constant_{number}", value, alias=bool(known) or value.id in gradients)
             number += 1
 
 
@@ -255,8 +262,14 @@ def _functional(facts: Facts) -> list[tuple[Call, str, Value]]:
         number = given.get(key, 0)
         given[key] = number + 1
         stem = f"{where}/{call.name}_{number}" if number else f"{where}/{call.name}"
+        said = result_names(call.op)
         for position, value in enumerate(call.outputs):
-            named.append((call, f"{stem}.out_{position}" if position else f"{stem}.out", value))
+            slot, place = call.slots[position]
+            told = said[slot] if place is None and isinstance(slot, int) and slot < len(said) else None
+            numbered = f"{stem}.out_{position}" if position else f"{stem}.out"
+            if told and position:
+                named.append((call, f"{stem}.{told}", value))
+            named.append((call, numbered, value))
     return named
 
 

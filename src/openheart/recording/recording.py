@@ -185,9 +185,16 @@ class Recording:
         return addresses.address_of(self._named, element)
 
     def addresses(self) -> list[str]:
-        """The canonical name of every value, in the order in which the run met them."""
+        """The canonical name of every value that has numbers to explain, in the order of the run.
+
+        Empty ones are not among them, nor those whose numbers were not kept or that nobody ever wrote.
+        """
         canonical = self._named.canonical
-        return [canonical[value.id] for value in self.values if value.id in canonical]
+        return [
+            canonical[value.id]
+            for value in self.values
+            if value.id in canonical and 0 not in value.shape and value.kept
+        ]
 
     def save(self, path: str | PathLike[str]) -> None:
         """Writes the recording to one file, which `openheart.load` reads; atomically.
