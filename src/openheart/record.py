@@ -19,8 +19,9 @@ from typing import Any
 import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
-from openheart.recording import Recording, seat
+from openheart.recording import Recording, arrangements, seat
 from openheart.recording.afterwards import settle
+from openheart.recording.arrangements import STUB
 from openheart.recording.assignments import watch
 from openheart.recording.flight import Flight, check_steps
 from openheart.recording.keeping import check_keep
@@ -42,12 +43,13 @@ class _Inside(dict[str, bool]):
     """Whether a source file is PyTorch's or this one: the lines that a reader does not want to be shown."""
 
     def __missing__(self, filename: str) -> bool:
-        inside = filename.startswith((_TORCH, "<frozen")) or filename in (__file__, seat.__file__)
+        inside = filename.startswith((_TORCH, "<frozen")) or filename in _OWN
         self[filename] = inside
         return inside
 
 
 _TORCH = os.path.dirname(torch.__file__) + os.sep
+_OWN = (__file__, seat.__file__, arrangements.__file__)
 _inside = _Inside()
 
 
@@ -77,6 +79,9 @@ class Recorder:
         if blank:
             self._blank.add(result.untyped_storage()._cdata if is_plain(result) else 0)
         caller = frame.f_code
+        if caller is STUB:
+            frame = frame.f_back
+            caller = frame.f_code
         while frame is not None and _inside[frame.f_code.co_filename]:
             frame = frame.f_back
         code, instruction = (None, 0) if frame is None else (frame.f_code, frame.f_lasti)
@@ -381,7 +386,7 @@ def _never_compile() -> None:
     action = frames._FrameAction
     alone = frames._FrameExecStrategy(action.SKIP, action.SKIP)
     thin = frames._FrameExecStrategy(action.SKIP, action.DEFAULT)  # what it calls is somebody else's
-    for code in (_run.__code__, _run_for_several.__code__, _heard.__code__, Recorder.hear.__code__):
+    for code in (STUB, _run.__code__, _run_for_several.__code__, _heard.__code__, Recorder.hear.__code__):
         frames.set_code_exec_strategy(code, alone)
     for function in (Recorder.call_module, _install, _through):
         for code in (function.__code__, *filter(inspect.iscode, function.__code__.co_consts)):

@@ -10,7 +10,6 @@ and what runs is what would have run.
 
 from __future__ import annotations
 
-import functools
 import sys
 import threading
 from collections.abc import Callable
@@ -18,7 +17,8 @@ from contextvars import ContextVar
 from typing import Any, Protocol
 
 import torch
-from torch.utils import _python_dispatch
+
+from openheart.recording.arrangements import arrange
 
 __all__ = [
     "KEY",
@@ -56,8 +56,7 @@ _is_on = torch._C._dispatch_tls_is_dispatch_key_included
 _is_excluded = torch._C._dispatch_tls_is_dispatch_key_excluded
 _K: Any = torch._C.DispatchKey
 _Keys: Any = torch._C.DispatchKeySet
-_SEAT = _Keys(KEY)
-_BELOW = _SEAT
+_BELOW = _Keys(KEY)
 for _key in (_K.Python, _K.PythonTLSSnapshot, _K.ADInplaceOrView, _K.AutogradOther, _K.AutogradNestedTensor,
              _K.AutogradFunctionality):  # fmt: skip
     _BELOW = _BELOW | _Keys(_key)
@@ -112,7 +111,7 @@ def take(sitting: Sitting) -> None:
         _task.set((*_task.get(), sitting))
     with _lock:
         if not _sitting:
-            _arrange()
+            _restore.append(arrange(_run, KEY, _left_alone))
         _sitting.append(sitting)
         _look_around()
     here = torch._C._get_obj_in_tls(_NAME) if torch._C._is_key_in_tls(_NAME) else ()
@@ -138,6 +137,13 @@ def leave(sitting: Sitting) -> None:
         switch(KEY, False)
 
 
+def _left_alone() -> bool:
+    here = recorders() if _is_on(KEY) else []
+    for sitting in here:
+        sitting.left_alone()
+    return bool(here)
+
+
 def _look_around() -> None:
     alone = len(_sitting) == 1 and not _sitting[0].task and not _strayed
     SOLE[0] = _sitting[0] if alone else None
@@ -146,59 +152,3 @@ def _look_around() -> None:
 def _in_a_task() -> bool:
     events = sys.modules.get("asyncio.events")
     return events is not None and events._get_running_loop() is not None
-
-
-# What PyTorch does for a mode, and does not know to do for a seat -------------------------------------------
-
-
-def _arrange() -> None:
-    dispatch: Any = torch._ops.HigherOrderOperator.dispatch
-
-    def higher_order(self: Any, key: Any, /, *args: Any, **kwargs: Any) -> Any:
-        if key == KEY:  # an operator that calls Python back is one call, as any other
-            return _run(self, *args, **kwargs)
-        return dispatch(self, key, *args, **kwargs)
-
-    def as_it_was() -> None:
-        torch._ops.HigherOrderOperator.dispatch = dispatch  # type: ignore[method-assign]
-        for name in ("as_subclass", "_make_subclass"):
-            delattr(torch.Tensor, name)
-
-    torch._ops.HigherOrderOperator.dispatch = higher_order  # type: ignore[method-assign, assignment]
-    # These give the tensor that an operator has just made a Python object of their own: nobody may have given
-    # it one before.
-    base: Any = torch._C.TensorBase
-    torch.Tensor.as_subclass = _unheard(base.as_subclass)  # type: ignore[method-assign]
-    torch.Tensor._make_subclass = staticmethod(_unheard(base._make_subclass))  # type: ignore[method-assign]
-    _restore.append(as_it_was)
-    _tell_the_compiler()
-
-
-def _unheard(make: Callable[..., Any]) -> Callable[..., Any]:
-    def unheard(*args: Any, **kwargs: Any) -> Any:
-        with torch._C._ExcludeDispatchKeyGuard(_SEAT):
-            return make(*args, **kwargs)
-
-    return functools.wraps(make)(unheard)
-
-
-# The compiler does not compile where a mode is on, since the mode would not see what runs; and asks so.
-_QUESTION = "any_torch_dispatch_mode_on_stack"
-
-
-def _tell_the_compiler() -> None:
-    original = getattr(_python_dispatch, _QUESTION)
-    if not hasattr(original, "openheart"):
-
-        @functools.wraps(original)
-        def is_watched() -> bool:
-            here = recorders() if _is_on(KEY) else []
-            for sitting in here:
-                sitting.left_alone()
-            return bool(here) or original()
-
-        is_watched.openheart = True  # type: ignore[attr-defined]
-        setattr(_python_dispatch, _QUESTION, is_watched)
-        asking = sys.modules.get("torch._dynamo.convert_frame")
-        if asking is not None:
-            setattr(asking, _QUESTION, is_watched)
