@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import time
+
 import pytest
 import torch
 from tests.test_explain import step
@@ -41,6 +44,40 @@ def test_a_sample_is_a_quick_look() -> None:
     assert audit.sampled
     assert 0 < audit.scalars < rec.verify().scalars / 20
     assert rec.verify(sample=2).to_dict() == audit.to_dict(), "the same seed draws the same places"
+
+
+@pytest.mark.parametrize("who", ["iris", "digits-cnn"])
+@pytest.mark.parametrize("sample", [1, 100])
+def test_a_sample_costs_less_than_the_whole_and_holds_as_many_numbers(who: str, sample: int) -> None:
+    rec = step(who)
+    few, whole = rec.verify(sample=sample), rec.verify()
+    assert few.ok
+    sizes = (math.prod(v.shape) for call in rec.calls for v in call.outputs if v.kept)
+    assert few.exact + few.within + few.unbounded <= sum(min(sample, n) for n in sizes)
+    assert few.exact + few.within + few.unbounded >= 0.9 * min(sample, 4) * len(rec.calls) / 4
+
+    def cost(count: int | None) -> float:
+        start = time.process_time()
+        rec.verify(sample=count)
+        return time.process_time() - start
+
+    taken = [(cost(sample), cost(None)) for _ in range(5)]
+    assert min(one for one, _ in taken) < 1.1 * min(all_ for _, all_ in taken)
+    assert whole.scalars >= few.scalars
+
+
+def test_a_sample_names_what_disagrees() -> None:
+    with oh.recording() as rec:
+        torch.randn(60, 50).mul(3.0).exp()
+    rec.calls[-1].outputs[0].data.mul_(1.001)
+    audit = rec.verify(sample=12)
+    assert (audit.disagree, len(audit.disagreements)) == (12, 12)
+    assert len({d.address for d in audit.disagreements}) == 12
+    for d in audit.disagreements:
+        assert d.operator == "exp"
+        again = rec.explain(d.address)
+        assert (again.value, again.computed) == (d.recorded, pytest.approx(d.computed, rel=1e-12))
+        assert again.verdict == "disagrees"
 
 
 def test_progress_is_told() -> None:

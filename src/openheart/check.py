@@ -18,21 +18,20 @@ A number that has no law is *opaque*; one that was not kept or cannot be read is
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from openheart.formula import loops
-from openheart.formula.cutting import cut
+from openheart.formula.cutting import PEAK, cut
 from openheart.formula.evaluate import NoLaw, evaluate, evaluate_all, gather, prepared
 from openheart.formula.expr import Binding, Index, Ref, Tensor
 from openheart.formula.precision import DOUBLE_UNIT, Precision
+from openheart.formula.reduce import NotSpaced
+from openheart.recording import Call, Value, values_in
 from openheart.rules.registry import Law, format_of, law_of
-
-if TYPE_CHECKING:
-    from openheart.recording import Call, Value
 
 Verdict = Literal["exact", "within rounding", "disagrees", "opaque", "unbounded", "not checked"]
 VERDICTS: tuple[Verdict, ...] = (
@@ -114,29 +113,58 @@ def check(
 ) -> Check | None:
     """Check one output of a call, all of it or the element `at`; None when the call is opaque.
 
-    Opaque means: the rulebook has no law for it, or the law reaches a number that nobody computed
-    (a random draw, uninitialised memory).
+    Opaque means: the rulebook has no law for it, or the law reaches a number that nobody computed (a random
+    draw, uninitialised memory).
     """
     law = law_of(call, output) if law is None else law
     if law is None:
         return None
     value = call.outputs[output]
-    fetch = fetcher(call)
-    if at is None and isinstance(law.expr, Ref) and isinstance(law.expr.tensor, Tensor):
-        moved = gather(law.expr, law.indices, fetch)
-        if moved.dtype == value.array.dtype:
-            return _moved(law, value.array, moved)
+    if at is None:
+        found = evaluated(call, output, law)
+        if found is None or isinstance(found, Check):
+            return found
+        return judge(law, *found, format_of(value.dtype))
+    bindings: Mapping[Index, Binding] = dict(zip(law.indices, at, strict=True))
     try:
-        if at is None:
-            computed, bound = evaluate_all(law.expr, law.indices, fetch, law.precision)
-            recorded = value.array
-        else:
-            bindings: Mapping[Index, Binding] = dict(zip(law.indices, at, strict=True))
-            computed, bound = evaluate(law.expr, law.indices, fetch, law.precision, bindings)
-            recorded = value.array[at]
+        computed, bound = evaluate(law.expr, law.indices, fetcher(call), law.precision, bindings)
     except NoLaw:
         return None
-    return judge(law, recorded, computed, bound, format_of(value.dtype))
+    return judge(law, value.array[at], computed, bound, format_of(value.dtype))
+
+
+def evaluated(
+    call: Call, output: int, law: Law, spans: Sequence[range] | None = None
+) -> tuple[Any, Any, Any] | Check | None:
+    """What was recorded of an output, its law's numbers and their bounds, yet to be judged.
+
+    `spans` keeps it to some places along each dimension. Numbers that were only moved are judged already.
+    None where the law reaches a number that nobody computed.
+    """
+    value = call.outputs[output]
+    fetch = fetcher(call)
+    recorded, kept = value.array, None
+    peak: int | None = PEAK
+    if spans is not None:
+        kept = dict(zip(law.indices, spans, strict=True))
+        recorded = recorded[tuple(slice(span.start, span.stop, span.step) for span in spans)]
+        largest = max((math.prod(v.shape) for a in call.arguments.values() for v in values_in(a)), default=1)
+        if recorded.size * largest <= PEAK:  # no array of the evaluation can be too large: nothing to cut
+            peak = None
+    if isinstance(law.expr, Ref) and isinstance(law.expr.tensor, Tensor):
+        moved = gather(law.expr, law.indices, fetch, kept)
+        if moved.dtype == recorded.dtype:
+            return _moved(law, recorded, moved)
+    try:
+        if peak is None:
+            return recorded, *evaluate(law.expr, law.indices, fetch, law.precision, kept)
+        return recorded, *evaluate_all(law.expr, law.indices, fetch, law.precision, peak, kept)
+    except NoLaw:
+        return None
+    except NotSpaced:
+        computed, bound = evaluate_all(law.expr, law.indices, fetch, law.precision)
+        at = tuple(slice(span.start, span.stop, span.step) for span in spans or ())
+        return recorded, computed[at], bound[at]
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,9 +195,8 @@ def count(call: Call, output: int, law: Law, rooms: int = 50) -> Count | None:
     value = call.outputs[output]
     recorded, target = value.array, format_of(value.dtype)
     fetch = fetcher(call)
-    if isinstance(law.expr, Ref) and isinstance(law.expr.tensor, Tensor):
-        moved = gather(law.expr, law.indices, fetch)
-        return Count(recorded.size, recorded.size, 0, 0, -1, 0.0, 0, ()) if _is(recorded, moved) else None
+    if only_shown(call, output, law):
+        return Count(recorded.size, recorded.size, 0, 0, -1, 0.0, 0, ())
     if target is None or target.unit > law.precision.unit or recorded.dtype.kind != "f":
         return None
     if recorded.size < loops.LOOPS or not loops.available() or isinstance(law.expr, Ref):
@@ -207,6 +234,13 @@ def count(call: Call, output: int, law: Law, rooms: int = 50) -> Count | None:
         disagreeing += [whole(int(p)) for p in places[:bad]]
     exact, agree, unbounded, infinite = found
     return Count(exact, agree, unbounded, infinite, first, largest, position, tuple(disagreeing))
+
+
+def only_shown(call: Call, output: int, law: Law) -> bool:
+    """Whether an output is a view: the very numbers, in the very memory, that its law says it shows."""
+    if not (isinstance(law.expr, Ref) and isinstance(law.expr.tensor, Tensor)):
+        return False
+    return _is(call.outputs[output].array, gather(law.expr, law.indices, fetcher(call)))
 
 
 def _is(one: Any, other: Any) -> bool:

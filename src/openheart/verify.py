@@ -11,103 +11,53 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from functools import partial
+from random import Random
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from openheart.check import Check, Count, check, count, digits_left, held
+from openheart.check import Check, check, count, evaluated, held, only_shown
 from openheart.errors import OpaqueError
 from openheart.formula.expr import Leaf, Ref, Tensor, walk
+from openheart.formula.lattice import lattice
 from openheart.i18n import message
 from openheart.nonfinite import NonFinite, born, count_nonfinite, first_of
 from openheart.origins import law_at
-from openheart.recording import Call, Element, Value, values_in
-from openheart.rules.registry import Law
+from openheart.recording import Call, Element, values_in
+from openheart.rules.registry import Law, format_of
+from openheart.tally import (
+    COUNTS,
+    Disagreement,
+    Listing,
+    Place,
+    Pool,
+    Tally,
+    Unbounded,
+    Unchecked,
+    Whose,
+    Worst,
+    add_checked,
+    add_counted,
+    disagreements,
+    first_unbounded,
+)
 
 if TYPE_CHECKING:
     from openheart.recording import Recording
 
+__all__ = ["Audit", "Disagreement", "Progress", "Tally", "Unbounded", "Unchecked", "Worst", "verify"]
+
 Progress = Callable[[int, int, str], None]
 """Called with how many calls are done, how many there are, and the operator at hand."""
-COUNTS = (
-    *("calls", "scalars", "exact", "within", "unbounded", "disagree"),
-    *("opaque", "not_checked", "leaves", "nonfinite", "infinite"),
-)
-"""What a tally adds up."""
+SMALL = 1 << 12
+"""A sampled audit judges outputs of fewer numbers than this together with others, even whole ones."""
+POOL = 1 << 20
+"""So many sampled numbers wait to be judged at once."""
 LISTED = 50
 """So many disagreements are kept one by one, and the first of every output beyond; all are counted."""
-
-
-@dataclass(frozen=True, slots=True)
-class Disagreement:
-    """A recorded scalar that is not what its law says."""
-
-    address: str
-    operator: str
-    recorded: Any
-    computed: Any
-    bound: float
-
-
-@dataclass(frozen=True, slots=True)
-class Worst:
-    """The scalar whose error is the largest part of its bound."""
-
-    ratio: float
-    address: str
-
-
-@dataclass(frozen=True, slots=True)
-class Unbounded:
-    """A recorded scalar that agrees with its law only because its bound is larger than itself.
-
-    `digits` is log₁₀(|recorded| ÷ bound), how many of its decimal digits are left: none, where it is ≤ 0.
-    """
-
-    address: str
-    operator: str
-    recorded: Any
-    computed: Any
-    bound: float
-    digits: float
-
-
-@dataclass(frozen=True, slots=True)
-class Unchecked:
-    """A tensor of the run that could not be held against its law, and why.
-
-    `reason` is "output" (its own numbers were not kept), "input" (those that its call read were not), or
-    "unreadable" (there is no array of them: sparse, quantized, on no device).
-    """
-
-    name: str
-    operator: str
-    scalars: int
-    reason: Literal["output", "input", "unreadable"]
-
-
-@dataclass(slots=True)
-class Tally:
-    """Counts for one operator, or for a whole run; all but `calls` count scalars.
-
-    `nonfinite` counts across the verdicts: a NaN may be exact. So does `infinite`, the numbers among
-    `unbounded` whose bound is infinite.
-    """
-
-    calls: int = 0
-    scalars: int = 0
-    exact: int = 0
-    within: int = 0
-    unbounded: int = 0
-    disagree: int = 0
-    opaque: int = 0
-    not_checked: int = 0
-    leaves: int = 0
-    nonfinite: int = 0
-    infinite: int = 0
-    worst: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -200,7 +150,7 @@ def verify(
     """Check every scalar that the recorded calls made, or `sample` of them a tensor, drawn with `seed`."""
     if sample is not None and sample < 0:
         raise ValueError(message("error.sample", sample=sample))
-    run = _Run(recording, sample, np.random.default_rng(seed))
+    run = _Run(recording, sample, Random(seed))  # noqa: S311 -- places, no secrets
     for n, call in enumerate(recording.calls):
         if progress is not None:
             progress(n, len(recording.calls), call.name)
@@ -216,13 +166,14 @@ class _Run:
 
     recording: Recording
     sample: int | None
-    generator: Any
+    drawn: Random
     tallies: dict[str, Tally] = field(default_factory=dict)
     found: list[Disagreement] = field(default_factory=list)
     vague: list[Unbounded] = field(default_factory=list)
     unchecked: list[Unchecked] = field(default_factory=list)
     worst: tuple[float, Element | None] = (0.0, None)
     first: NonFinite | None = None
+    pools: dict[Any, Pool] = field(default_factory=dict)
 
     def call(self, call: Call) -> None:
         tally = self.tallies.setdefault(str(call.op).removesuffix(".default"), Tally())
@@ -279,44 +230,96 @@ class _Run:
         def room() -> int:
             return max(LISTED, known + 1) - len(self.found)
 
-        counted = count(call, output, law, room()) if self.sample is None else None
-        if counted is not None:
-            _add(tally, counted, size)
-            if counted.worst > self.worst[0]:
-                self.worst = counted.worst, Element(value, _place(counted.place, value.shape))
-            for p in counted.disagreeing:
-                place = _place(p, value.shape)
-                again = check(call, output, place, law)
-                if again is not None:
-                    self.found.extend(_disagreements(self.recording, call, value, place, again, room()))
-            if counted.unbounded and len(self.vague) < LISTED:
-                place = _place(counted.first, value.shape)
-                self._vague(call, value, place, check(call, output, place, law))
+        if self.sample is not None and (self.sample < size or size < SMALL):
+            self._sampled(call, output, law, min(size, self.sample), tally)
             return
-        for at, done in _checks(call, output, law, value.shape, self.sample, self.generator):
-            top = _count(tally, done, size if at is None else 1)
-            if top is not None and top[0] > self.worst[0]:
-                self.worst = top[0], Element(value, at if at is not None else top[1])
-            if done is not None and not np.all(done.agrees):
-                self.found.extend(_disagreements(self.recording, call, value, at, done, room()))
-            if done is not None and np.any(done.unbounded) and len(self.vague) < LISTED:
-                self._vague(call, value, at, done)
+        counted = count(call, output, law, room())
+        if counted is None:
+            done = check(call, output, None, law)
+            self._keep(Listing(self.recording, call, value, _itself), done, size, tally, room())
+            return
+        add_counted(tally, counted, size)
+        if counted.worst > self.worst[0]:
+            self.worst = counted.worst, Element(value, _place(counted.place, value.shape))
+        odd = list(counted.disagreeing)
+        if counted.unbounded and len(self.vague) < LISTED:
+            odd.append(counted.first)
+        for position in odd:
+            place = _place(position, value.shape)
+            again = check(call, output, place, law)
+            if again is not None:
+                listing = Listing(self.recording, call, value, partial(_always, place))
+                self._list(listing.whose, again, room())
 
-    def _vague(self, call: Call, value: Value, at: tuple[int, ...] | None, done: Check | None) -> None:
-        """Keep the first unbounded number of an output."""
+    def _keep(self, listing: Listing, done: Check | None, size: int, tally: Tally, room: int) -> None:
+        """Count a check, and keep what is odd about it; None: the law reaches a random draw."""
         if done is None:
+            tally.scalars += size
+            tally.leaves += size
             return
-        place = at if at is not None else tuple(map(int, np.argwhere(done.unbounded)[0]))
-        recorded, computed, bound = (
-            np.broadcast_to(part, np.shape(done.computed))[place if at is None else ()].item()
-            for part in (done.recorded, done.computed, done.bound)
-        )
-        digits = digits_left(recorded, bound)
-        address = self.recording.address(Element(value, place))
-        left = -math.inf if digits is None else digits
-        self.vague.append(Unbounded(address, call.name, recorded, computed, bound, left))
+        self._settle(done, listing.whose, tally, room)
+
+    def _settle(self, done: Check, whose: Whose, tally: Tally, room: int) -> None:
+        top = add_checked(tally, done)
+        if top is not None and top[0] > self.worst[0]:
+            listing, place = whose(top[1])
+            self.worst = top[0], Element(listing.value, place)
+        self._list(whose, done, room)
+
+    def _list(self, whose: Whose, done: Check, room: int) -> None:
+        if not np.all(done.agrees):
+            self.found.extend(disagreements(done, whose, room))
+        if len(self.vague) < LISTED and np.any(done.unbounded):
+            self.vague.append(first_unbounded(done, whose))
+
+    def _sampled(self, call: Call, output: int, law: Law, wanted: int, tally: Tally) -> None:
+        """Hold so many numbers of one output against its law, all of them at once."""
+        if not wanted:
+            return
+        if only_shown(call, output, law):
+            tally.scalars += wanted
+            tally.exact += wanted
+            return
+        value = call.outputs[output]
+        spans = lattice(value.shape, wanted, self.drawn)
+        shape = tuple(map(len, spans))
+        whole = math.prod(shape)
+        chosen = None
+        if whole > wanted:
+            chosen = np.array(sorted(self.drawn.sample(range(whole), wanted)), dtype=np.int64)
+        listing = Listing(self.recording, call, value, partial(_at, spans, shape, chosen))
+        found = evaluated(call, output, law, spans)
+        if found is None:
+            tally.scalars += wanted
+            tally.leaves += wanted
+            return
+
+        def picked(part: Any) -> Any:
+            part = np.asarray(part)
+            row = (part if part.shape == shape else np.broadcast_to(part, shape)).reshape(-1)
+            return row if chosen is None else row[chosen]
+
+        if isinstance(found, Check):
+            parts = (found.recorded, found.computed, found.bound, found.exact, found.agrees)
+            self._keep(listing, Check(law, *map(picked, parts)), wanted, tally, LISTED - len(self.found))
+            return
+        recorded, computed, bound = map(picked, found)
+        target = format_of(value.dtype)
+        key = id(tally), law.precision, target, recorded.dtype, computed.dtype
+        pool = self.pools.get(key)
+        if pool is None:
+            pool = self.pools[key] = Pool(law, target, tally)
+        pool.add(listing, recorded, computed, bound)
+        if pool.size > POOL:
+            self._judge(self.pools.pop(key))
+
+    def _judge(self, pool: Pool) -> None:
+        done, whose = pool.judged()
+        self._settle(done, whose, pool.tally, max(LISTED - len(self.found), 1))
 
     def audit(self) -> Audit:
+        for pool in self.pools.values():
+            self._judge(pool)
         whole = Tally()
         for tally in self.tallies.values():
             for name in COUNTS:
@@ -344,19 +347,19 @@ class _Run:
         )
 
 
-def _checks(
-    call: Call, output: int, law: Any, shape: tuple[int, ...], sample: int | None, generator: Any
-) -> list[tuple[tuple[int, ...] | None, Check | None]]:
-    size = math.prod(shape)
-    if sample is None or sample >= size:
-        return [(None, check(call, output, None, law))]
-    drawn = (
-        generator.choice(size, sample, replace=False)
-        if size < 1 << 16
-        else generator.integers(0, size, sample)
-    )
-    places = [tuple(map(int, np.unravel_index(int(p), shape))) for p in drawn]
-    return [(at, check(call, output, at, law)) for at in places]
+def _always(place: Place, _: Place) -> Place:
+    return place
+
+
+def _itself(place: Place) -> Place:
+    return place
+
+
+def _at(spans: Sequence[range], shape: Place, chosen: Any, place: Place) -> Place:
+    """Where in an output the number at a position of its sample stands."""
+    (position,) = place
+    at = _place(position if chosen is None else int(chosen[position]), shape)
+    return tuple(span[p] for span, p in zip(spans, at, strict=True))
 
 
 def _readable(call: Call, law: Law) -> bool:
@@ -369,65 +372,3 @@ def _readable(call: Call, law: Law) -> bool:
 
 def _place(position: int, shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(map(int, np.unravel_index(position, shape)))
-
-
-def _add(tally: Tally, counted: Count, size: int) -> None:
-    tally.scalars += size
-    tally.exact += counted.exact
-    tally.within += counted.agree - counted.exact - counted.unbounded
-    tally.unbounded += counted.unbounded
-    tally.infinite += counted.infinite
-    tally.disagree += size - counted.agree
-    tally.worst = max(tally.worst, counted.worst)
-
-
-def _count(tally: Tally, done: Check | None, size: int) -> tuple[float, tuple[int, ...]] | None:
-    """Add one check to the tally; the largest error ÷ bound, and where, when any bound is positive."""
-    tally.scalars += size
-    if done is None:
-        tally.leaves += size
-        return None
-    agrees = int(np.count_nonzero(done.agrees))
-    exact = int(np.count_nonzero(done.exact))
-    tally.exact += exact
-    vague = int(np.count_nonzero(done.unbounded))
-    tally.within += agrees - exact - vague
-    tally.unbounded += vague
-    tally.disagree += size - agrees
-    bound = np.asarray(done.bound, dtype=np.float64)
-    if vague:
-        tally.infinite += int(np.count_nonzero(done.unbounded & ~np.isfinite(bound)))
-    if not np.any(bound > 0):
-        return None
-    with np.errstate(all="ignore"):
-        error = np.abs(np.asarray(done.recorded) - done.computed)
-        ratio = np.where((bound > 0) & np.isfinite(error), error / bound, 0.0)
-    place = int(np.argmax(ratio))
-    top = float(ratio.reshape(-1)[place])
-    tally.worst = max(tally.worst, top)
-    return top, tuple(map(int, np.unravel_index(place, ratio.shape)))
-
-
-def _disagreements(
-    recording: Recording, call: Call, value: Any, at: tuple[int, ...] | None, done: Check, room: int
-) -> list[Disagreement]:
-    if room <= 0:
-        return []
-    if at is not None:
-        places = [at]
-    else:
-        places = [tuple(map(int, p)) for p in np.argwhere(~np.asarray(done.agrees))[:room]]
-
-    def pick(array: Any, place: tuple[int, ...]) -> Any:
-        return np.asarray(array)[place].item() if at is None else np.asarray(array).item()
-
-    return [
-        Disagreement(
-            recording.address(Element(value, place)),
-            call.name,
-            pick(done.recorded, place),
-            pick(done.computed, place),
-            float(pick(np.broadcast_to(done.bound, np.shape(done.computed)), place)),
-        )
-        for place in places
-    ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from openheart.formula.contract import factors_of
 from openheart.formula.expr import Binding, Expr, Index, Reduce, children
@@ -13,28 +13,40 @@ PEAK = 1 << 21
 """An evaluation is cut along one index when an array of it would hold more elements than this."""
 
 
-def cut(node: Expr, indices: Sequence[Index], peak: int = PEAK) -> list[dict[Index, Binding]]:
-    """Bindings that split an evaluation along one index, so that no array holds more than `peak` elements."""
-    return _pieces(indices, _widest(node), peak)
+def cut(
+    node: Expr, indices: Sequence[Index], peak: int = PEAK, spans: Mapping[Index, range] | None = None
+) -> list[dict[Index, Binding]]:
+    """Bindings that split an evaluation along one index, so that no array holds more than `peak` elements.
+
+    `spans` are the places to which index variables are kept already.
+    """
+    return _pieces(indices, _widest(node), peak, {} if spans is None else spans)
 
 
 def _pieces(
-    indices: Sequence[Index], widest: list[frozenset[Index]], peak: int
+    indices: Sequence[Index], widest: list[frozenset[Index]], peak: int, spans: Mapping[Index, range]
 ) -> list[dict[Index, Binding]]:
+    def extent(i: Index) -> int:
+        return len(spans[i]) if i in spans else i.extent
+
     def largest(cut: Index | None, pieces: int) -> float:
         return max(
-            (math.prod(max(1, -(-i.extent // pieces)) if i is cut else i.extent for i in w) for w in widest),
+            (
+                math.prod(max(1, -(-extent(i) // pieces)) if i is cut else extent(i) for i in w)
+                for w in widest
+            ),
             default=1,
         )
 
     whole = largest(None, 1)
-    candidates = [i for i in indices if i.extent > 1]
+    candidates = [i for i in indices if extent(i) > 1]
     if whole <= peak or not candidates:
-        return [{}]
-    cut = min(candidates, key=lambda i: (largest(i, i.extent), -i.extent))
-    pieces = min(cut.extent, math.ceil(whole / peak))
-    step = -(-cut.extent // pieces)
-    return [{cut: range(a, min(a + step, cut.extent))} for a in range(0, cut.extent, step)]
+        return [dict(spans)]
+    cut = min(candidates, key=lambda i: (largest(i, extent(i)), -extent(i)))
+    places = spans.get(cut, range(cut.extent))
+    pieces = min(len(places), math.ceil(whole / peak))
+    step = -(-len(places) // pieces)
+    return [{**spans, cut: places[a : a + step]} for a in range(0, len(places), step)]
 
 
 def _widest(node: Expr) -> list[frozenset[Index]]:

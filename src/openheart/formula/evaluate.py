@@ -121,7 +121,7 @@ class Evaluation:
         span = range(node.extent) if bound is None else bound
         shape = [1] * len(self.axes)
         shape[self.axes[node]] = len(span)
-        return np.arange(span.start, span.stop, dtype=np.int64).reshape(shape)
+        return np.arange(span.start, span.stop, span.step, dtype=np.int64).reshape(shape)
 
     # -- references --------------------------------------------------------------------------------
 
@@ -149,7 +149,7 @@ class Evaluation:
                 span = range(part.extent) if bound is None else bound
                 if axis in at_axis or span.stop > size:
                     return self._gather(data, index)
-                slices.append(slice(span.start, span.stop))
+                slices.append(slice(span.start, span.stop, span.step))
                 at_axis.append(axis)
             else:
                 return self._gather(data, index)
@@ -370,6 +370,8 @@ class Evaluation:
 
     def _loop(self, node: Expr, free: frozenset[Index], over: Sequence[Index]) -> tuple[Array, Error] | None:
         """The node by a compiled loop over its free indices; None when it has no loop form."""
+        if any(span.step != 1 for span in self.spans((*free, *over))):
+            return None
         if any(isinstance(self.bindings.get(i), int) for i in (*free, *over)) or any(
             isinstance(self.bindings.get(i), int) for part in walk(node) for i in part.free
         ):
@@ -445,12 +447,14 @@ def prepared(
     )
 
 
-def gather(node: Ref, indices: Sequence[Index], fetch: Fetch) -> Array:
+def gather(
+    node: Ref, indices: Sequence[Index], fetch: Fetch, bindings: Mapping[Index, Binding] | None = None
+) -> Array:
     """The elements that a reference reads over all of `indices`, in the tensor's own dtype."""
     assert isinstance(node.tensor, Tensor)
-    state = prepared(node, indices, fetch, FLOAT64)
+    state = prepared(node, indices, fetch, FLOAT64, bindings)
     picked = state._pick(fetch(node.tensor), node.index)
-    return _settle(picked, [i.extent for i in indices], len(state.axes))
+    return _settle(picked, [state._extent(i) for i in indices], len(state.axes))
 
 
 def _settle(value: Array, shape: list[int], rank: int) -> Array:
@@ -463,15 +467,23 @@ def _settle(value: Array, shape: list[int], rank: int) -> Array:
 
 
 def evaluate_all(
-    node: Expr, indices: Sequence[Index], fetch: Fetch, precision: Precision, peak: int = PEAK
+    node: Expr,
+    indices: Sequence[Index],
+    fetch: Fetch,
+    precision: Precision,
+    peak: int = PEAK,
+    spans: Mapping[Index, range] | None = None,
 ) -> tuple[Array, Array]:
-    """`evaluate` over every index, cut along the first one when its arrays would grow too large."""
+    """`evaluate` over every index, cut along one of them when its arrays would grow too large.
+
+    `spans` keeps index variables to a range of their places, which may leave some out.
+    """
     known: dict[int, tuple[Array, Error]] = {}
-    parts = cut(node, indices, peak)
+    parts = cut(node, indices, peak, spans)
     if len(parts) == 1:
         return evaluate(node, indices, fetch, precision, parts[0], known)
     done = [evaluate(node, indices, fetch, precision, part, known) for part in parts]
-    axis = next(a for a, i in enumerate(indices) if i in parts[0])
+    axis = next(a for a, i in enumerate(indices) if parts[0].get(i) != parts[1].get(i))
     return (
         np.concatenate([v for v, _ in done], axis=axis),
         np.concatenate([e for _, e in done], axis=axis),

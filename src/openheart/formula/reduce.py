@@ -18,6 +18,10 @@ from openheart.formula.rounding import gammas, integers, plus, settled, underflo
 if TYPE_CHECKING:
     from openheart.formula.evaluate import Evaluation
 
+class NotSpaced(Exception):
+    """Raised where numbers cannot be had at some places of an index alone: what is next to them counts too."""
+
+
 LARGE = 1 << 14
 """From this many products on, a sum of products is a matrix product."""
 
@@ -188,10 +192,15 @@ def scatter(
     for out, where in targets:
         axis = state.axes[out]
         bound = state.bindings.get(out)
-        start = bound.start if isinstance(bound, range) else 0
+        start, step = (bound.start, bound.step) if isinstance(bound, range) else (0, 1)
         extent = state._extent(out)
         shape[axis] = extent
         shifted = np.broadcast_to(where, spread).astype(np.int64) - start
+        if step != 1:
+            if doubts:
+                raise NotSpaced
+            possible &= shifted % step == 0
+            shifted //= step
         possible &= (shifted >= 0) & (shifted < extent)
         at[axis] = shifted
     valid = possible if mask is None else possible & np.broadcast_to(mask, spread).astype(bool)

@@ -87,9 +87,9 @@ def strided(
                 continue
             if not len(span):
                 return None
-            first, last = step * span.start, step * (span.stop - 1)
+            first, last = step * span.start, step * span[-1]
             start, low, high = start + first, low + min(first, last), high + max(first, last)
-            unbound.append((i, step))
+            unbound.append((i, step * span.step))
             extents[axes[i]] = len(span)
         starts.append(start + max(0, -low))
         steps.append(unbound)
