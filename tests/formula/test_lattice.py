@@ -79,8 +79,9 @@ def test_some_places_have_the_numbers_that_the_whole_has_there(name: str, wanted
             for a, b in zip(whole[:2], some[:2], strict=True):
                 assert np.shape(b) == np.shape(bound)
                 assert np.all(np.abs(a[at].astype(complex) - b) <= bound), call
-            # A sum of products is bounded a little wider as a matrix product than term by term.
-            assert some[2] == pytest.approx(bound, rel=0.2), call
+            # As a matrix product a sum of products is bounded by the longest of its sums.
+            assert np.all(some[2] <= bound * 1.2), call
+            assert np.all(some[2] >= bound / 10), call
 
 
 def _parts(found: Any) -> tuple[Any, Any, Any]:

@@ -18,8 +18,9 @@ from openheart.formula.rounding import gammas, integers, plus, settled, underflo
 if TYPE_CHECKING:
     from openheart.formula.evaluate import Evaluation
 
+
 class NotSpaced(Exception):
-    """Raised where numbers cannot be had at some places of an index alone: what is next to them counts too."""
+    """Raised where numbers cannot be had at some places alone: what is next to them counts too."""
 
 
 LARGE = 1 << 14
