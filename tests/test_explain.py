@@ -202,3 +202,21 @@ def test_an_update_names_the_hyperparameters_of_its_step() -> None:
     told = " ".join(explanation.text(lang="en").split())
     assert "Adam with lr = 0.1, betas = (0.9, 0.99), eps = 1e-08" in told
     assert "hiperparámetros" in explanation.text(lang="es")
+
+
+def test_a_gradient_of_several_uses_is_their_sum_and_each_is_named() -> None:
+    net = torch.nn.Linear(3, 3)
+    with oh.recording(net) as rec:
+        h = net(torch.randn(2, 3))
+        (h * 2 + torch.tanh(h) * h).sum().backward()
+    shares = [call for call in rec.calls if call.phase == "backward" and call.name == "add"]
+    notes = [rec.explain(f"{rec.name(call.outputs[0])}[0,0]").notes for call in shares]
+    keys = [[note.key for note in each if note.key.startswith(("note.grad", "note.chain"))] for each in notes]
+    assert keys == [["note.gradient.part"], ["note.gradient.sum"]]
+    told = notes[-1][0].params
+    assert (told["count"], told["uses"].count("("), "tanh" in told["uses"]) == (3, 3, True)
+    text = rec.explain(f"{rec.name(shares[-1].outputs[0])}[0,0]").text(lang="es")
+    assert "se usa 3 veces" in " ".join(text.split())
+    (own,) = [call for call in rec.calls if call.name == "tanh_backward"]
+    (note,) = [m for m in rec.explain(f"{rec.name(own.outputs[0])}[0,0]").notes if m.key.startswith("note.c")]
+    assert note.params["forward"] == "tanh"

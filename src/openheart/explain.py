@@ -38,6 +38,7 @@ from openheart.origins import Names, law_at, made_by, moves
 from openheart.recording import Call, Element, Value
 from openheart.rules.registry import Law
 from openheart.unfold import Unfolding, unfold
+from openheart.wiring import wiring_of
 
 if TYPE_CHECKING:
     from openheart.recording import Recording
@@ -383,9 +384,29 @@ def _notes(explanation: Explanation) -> Iterator[Message]:
         return
     if call.phase == "backward" and call.name == "ones_like":
         yield Message("note.seed")
-    elif call.phase == "backward" and call.forward_call is not None:
-        forward = explanation.recording.calls[call.forward_call]
-        name = explanation.recording.name(forward.outputs[0]) if forward.outputs else forward.name
+    elif call.phase == "backward":
+        yield from _backward(explanation, call)
+    if call.phase == "optimizer":
+        yield Message("note.update", {"address": explanation.address, "operator": explanation.operator})
+        yield from _hyperparameters(explanation, call)
+
+
+def _backward(explanation: Explanation, call: Call) -> Iterator[Message]:
+    """Whose gradient this is: one operator's step of the chain rule, or the sum of what several uses give."""
+    recording = explanation.recording
+    wiring = wiring_of(recording)
+    summed = wiring.sums.get(call.id)
+    if summed is not None:
+        uses = [
+            _use(recording, wiring.graph.nodes[giver].call) for giver in summed.givers if giver is not None
+        ]
+        shares = wiring.shares[(summed.backward, summed.edge)]
+        key = "note.gradient.sum" if len(summed.givers) == len(shares) else "note.gradient.part"
+        params = {"uses": ", ".join(uses), "count": len(summed.givers), "whole": len(shares)}
+        yield Message(key, {"address": explanation.address, **params})
+    elif wiring.is_own(call.id) and call.forward_call is not None:
+        forward = recording.calls[call.forward_call]
+        name = recording.name(forward.outputs[0]) if forward.outputs else forward.name
         yield Message(
             "note.chain_rule",
             {
@@ -395,9 +416,14 @@ def _notes(explanation: Explanation) -> Iterator[Message]:
                 "source": forward.source or "",
             },
         )
-    if call.phase == "optimizer":
-        yield Message("note.update", {"address": explanation.address, "operator": explanation.operator})
-        yield from _hyperparameters(explanation, call)
+
+
+def _use(recording: Recording, call: int | None) -> str:
+    """One use of a value: the operator that reads it, and what it makes of it."""
+    if call is None:
+        return "?"
+    forward = recording.calls[call]
+    return f"{forward.name} ({recording.name(forward.outputs[0])})" if forward.outputs else forward.name
 
 
 def _hyperparameters(explanation: Explanation, call: Call) -> Iterator[Message]:

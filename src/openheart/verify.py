@@ -44,6 +44,7 @@ from openheart.tally import (
     disagreements,
     first_unbounded,
 )
+from openheart.wiring import WiringCheck, check_wiring
 
 if TYPE_CHECKING:
     from openheart.recording import Recording
@@ -73,6 +74,9 @@ class Audit:
     `nonfinite` counts NaN and ∞ among the numbers, whatever their verdict, and `first_nonfinite` says where
     the first one was born. `ok` speaks of correctness alone: a NaN that its law makes too is correct, and
     leaves `ok` as it is. No surface calls such a run healthy: `healthy` is False for it.
+
+    `wiring` says how the calls hang together: whether what each read is what another made, and whether every
+    gradient is the sum of what its uses hand back.
     """
 
     scalars: int
@@ -93,6 +97,7 @@ class Audit:
     first_nonfinite: NonFinite | None = None
     unbounded_at: tuple[Unbounded, ...] = ()
     unchecked: tuple[Unchecked, ...] = ()
+    wiring: WiringCheck = field(default_factory=WiringCheck)
 
     @property
     def checked(self) -> int:
@@ -101,13 +106,13 @@ class Audit:
 
     @property
     def ok(self) -> bool:
-        """Whether there were numbers to check, every one was checked, and none disagrees.
+        """Whether there were numbers to check, every one was checked, and none disagrees, nor any wire.
 
         A number within a finite bound that is larger than itself was still held to its law as closely as
         rounding allows, and is counted in `unbounded`; an infinite bound is no check at all.
         """
         missed = self.disagree or self.opaque or self.not_checked or self.infinite
-        return self.checked > 0 and not missed
+        return self.checked > 0 and not missed and self.wiring.ok
 
     @property
     def healthy(self) -> bool:
@@ -344,6 +349,7 @@ class _Run:
             first_nonfinite=self.first,
             unbounded_at=tuple(self.vague),
             unchecked=tuple(self.unchecked),
+            wiring=check_wiring(self.recording),
         )
 
 

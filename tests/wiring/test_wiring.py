@@ -112,3 +112,23 @@ def test_a_wrong_name_and_a_wrong_argument_are_found() -> None:
     assert crossed(named) == {"name"}
     assert crossed(early) == {"order"}
     assert "argument" in crossed(other)
+
+
+def test_the_audit_tells_of_wires_and_of_a_wrong_one() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 4))
+    with oh.recording(net) as recording:
+        net(torch.randn(3, 4)).sum().backward()
+    audit = recording.verify()
+    assert audit.ok
+    assert audit.wiring == check_wiring(recording)
+    assert "wires lead where they should" in audit.text(lang="en")
+    assert "conexiones llevan a donde deben" in audit.text(lang="es")
+    recording = recording.replay()
+    put(recording, "tanh_backward", 0, recording.value("2.out.grad"))
+    audit = recording.verify()
+    assert not audit.ok
+    assert audit.wiring.disagree == 1
+    assert "reads the gradient 2.out.grad" in " ".join(audit.text(lang="en").split())
+    assert "lee el gradiente 2.out.grad" in " ".join(audit.text(lang="es").split())
+    assert audit.to_dict()["wiring"]["disagreements"][0]["kind"] == "gradient"

@@ -104,6 +104,7 @@ def audit_dict(audit: Audit) -> dict[str, Any]:
             for u in audit.unbounded_at
         ],
         "unchecked": [asdict(u) for u in audit.unchecked],
+        "wiring": asdict(audit.wiring),
     }
 
 
@@ -126,6 +127,9 @@ def summary(audit: Audit, lang: str) -> list[tuple[str, str]]:
         )
         if (count := getattr(audit, name))
     ]
+    if audit.wiring.disagree:
+        said = message("audit.wiring.disagree", lang, count=audit.wiring.disagree)
+        found.insert(0, ("disagrees", said))
     if audit.infinite:
         found.append(("unbounded", message("audit.unbounded.infinite", lang, count=audit.infinite)))
     if audit.ok:
@@ -151,6 +155,14 @@ def details(audit: Audit, lang: str) -> list[str]:
         about = {"address": u.address, "operator": u.operator, "recorded": _full(u.recorded)}
         about |= {"bound": _full(u.bound, 1), "digits": _full(u.digits, 1)}
         said.append(message("audit.unbounded.first", lang, **about))
+    wiring = audit.wiring
+    if wiring.edges:
+        said.append(message("audit.wiring", lang, count=wiring.edges))
+    if wiring.unknown:
+        said.append(message("audit.wiring.unknown", lang, count=wiring.unknown))
+    for wrong in wiring.disagreements[:UNCHECKED]:
+        about = {"read": wrong.read, "told": wrong.told, "call": wrong.call}
+        said.append(message(f"audit.wiring.{wrong.kind}", lang, **about))
     if audit.unchecked:
         listed = ", ".join(
             f"{u.name} ({u.operator}: {message(f'audit.unchecked.{u.reason}', lang)})"

@@ -45,10 +45,10 @@ class WiringCheck:
         disagree: how many lead elsewhere; `disagreements` are the first of them.
     """
 
-    edges: int
-    unknown: int
-    disagree: int
-    disagreements: tuple[Crossed, ...]
+    edges: int = 0
+    unknown: int = 0
+    disagree: int = 0
+    disagreements: tuple[Crossed, ...] = ()
 
     @property
     def ok(self) -> bool:

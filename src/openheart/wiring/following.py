@@ -118,6 +118,11 @@ class Wiring:
             identity = put[identity]
         return identity
 
+    def is_own(self, call: int) -> bool:
+        """Whether autograd says that a call is what its node does, no hook and no sum."""
+        owner = self.owner.get(call)
+        return owner is not None and call in self.flows[owner].own and self.flows[owner].routing is not None
+
     def made(self, call: int, output: int) -> int:
         """The id of what a call gave."""
         outputs = self.recording.calls[call].outputs
