@@ -36,6 +36,7 @@ from openheart.i18n import Message
 from openheart.nonfinite import Cause, NonFinite, born, is_finite, spelled
 from openheart.origins import Names, law_at, made_by, moves
 from openheart.recording import Call, Element, Value
+from openheart.recording.soundness import sound
 from openheart.rules.registry import Law
 from openheart.unfold import Unfolding, unfold
 from openheart.wiring import wiring_of
@@ -134,6 +135,7 @@ class Explanation:
         return born(self.recording, self.call, self.output, self.at, self.address)
 
     @cached_property
+    @sound
     def lines(self) -> tuple[Line, ...]:
         """The law at this address with its numbers; named parts first, the number itself last."""
         if self.law is None or self.call is None:
@@ -156,6 +158,7 @@ class Explanation:
         return Contributions(self)
 
     @cached_property
+    @sound
     def arguments(self) -> tuple[tuple[str, str], ...]:
         """What the law's symbols stand for: ("mat1", "0.out")."""
         if self.law is None or self.call is None:
@@ -168,11 +171,13 @@ class Explanation:
         return tuple(seen.values())
 
     @cached_property
+    @sound
     def steps(self) -> tuple[Explanation, ...]:
         """For a number that an optimizer made: the calls of the same step that lead to it, in their order."""
         return tuple(_steps(self))
 
     @cached_property
+    @sound
     def inputs(self) -> tuple[Explanation, ...]:
         """The explanations of the numbers that this one is made of, as deep as was asked for."""
         return tuple(_unfold(self))
@@ -183,34 +188,40 @@ class Explanation:
         return None if self.verdict != "opaque" or self.call is None else unfold(self.call)
 
     @cached_property
+    @sound
     def notes(self) -> tuple[Message, ...]:
         """What a teacher would add: sentences by catalogue key."""
         return tuple(_notes(self))
 
+    @sound
     def text(self, digits: int = 4, lang: str | None = None, width: int | None = None) -> str:
         """The explanation as plain text, `digits` decimals, in "es" or "en"."""
         from openheart.printers.explanation import text
 
         return text(self, digits=digits, lang=lang, width=width)
 
+    @sound
     def latex(self, digits: int = 4) -> str:
         """The law and its instance as LaTeX, ready for a display environment."""
         from openheart.printers.explanation import latex
 
         return latex(self, digits=digits)
 
+    @sound
     def mathml(self, digits: int = 4) -> str:
         """The law and its instance as MathML Core."""
         from openheart.printers.explanation import mathml
 
         return mathml(self, digits=digits)
 
+    @sound
     def html(self, digits: int = 4, lang: str | None = None) -> str:
         """An HTML fragment that needs nothing else."""
         from openheart.printers.html import explanation_html
 
         return explanation_html(self, digits=digits, lang=lang)
 
+    @sound
     def to_dict(self, digits: int = 4) -> dict[str, Any]:
         """Plain data, as `docs/explanation.schema.json` describes it."""
         from openheart.printers.json import explanation_dict
@@ -240,6 +251,7 @@ class Explanation:
         }
 
 
+@sound
 def explain(recording: Recording, address: str | Element, depth: int = 1) -> Explanation:
     """Explain the scalar at `address`; with `depth` above 1, what it is made of too.
 

@@ -16,6 +16,7 @@ from torch.utils._pytree import tree_flatten, tree_map
 
 from openheart.record import recording as record_block
 from openheart.recording import Call, Value
+from openheart.recording.computing import computes
 
 if TYPE_CHECKING:
     from openheart.recording import Recording
@@ -35,6 +36,8 @@ def unfold(call: Call) -> Unfolding | None:
     Drawn numbers cannot be drawn again: a call that draws at random has no unfolding.
     """
     recipe = _recipe(call.op)
+    if call.foreign and not computes(call.op):
+        return None
     if recipe is None or torch.Tag.nondeterministic_seeded in getattr(call.op, "tags", ()):
         return None
 

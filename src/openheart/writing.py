@@ -24,7 +24,7 @@ with contextlib.suppress(
 ):  # not a Unix: there a file that is being written cannot be removed anyway
     _locks = importlib.import_module("fcntl")
 
-__all__ = ["DRAFT", "replacing", "utf8", "write_files", "write_text"]
+__all__ = ["DRAFT", "open_file", "replacing", "utf8", "write_files", "write_text"]
 
 DRAFT = ".openheart-draft"
 """How the name of a file ends that is not in its place yet."""
@@ -49,6 +49,22 @@ def write_files(contents: Mapping[Path, bytes]) -> None:
             file = places.enter_context(replacing(path))
             file.write(content)
             _settle(file)
+
+
+def open_file(path: str | os.PathLike[str]) -> BinaryIO:
+    """A regular file, to be read: a FIFO would be waited for, and a device never ends.
+
+    **Raises** `OSError` where it is not there, or is no regular file.
+    """
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    mode = os.fstat(handle).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(handle)
+        wrong = errno.EISDIR if stat.S_ISDIR(mode) else errno.ESPIPE
+        raise OSError(
+            wrong, os.strerror(errno.EISDIR) if stat.S_ISDIR(mode) else "not a regular file", str(path)
+        )
+    return os.fdopen(handle, "rb")
 
 
 def utf8(text: str) -> bytes:

@@ -18,6 +18,7 @@ from openheart.errors import InputError
 from openheart.i18n import message
 from openheart.live.plan import Made, Plan, matters, plan_of, readable
 from openheart.recording import Recording
+from openheart.recording.soundness import sound
 from openheart.spelling import shown_whole
 from openheart.writing import utf8, write_files
 
@@ -58,6 +59,7 @@ class LiveProgram:
         return f"LiveProgram({len(self.source):,} characters{data}, {self.terms:,} multiply-adds, {step})"
 
 
+@sound
 def to_javascript(
     recording: Recording,
     path: str | os.PathLike[str] | None = None,

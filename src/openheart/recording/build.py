@@ -45,7 +45,7 @@ from openheart.recording.values import (
 )
 from openheart.spelling import spelled
 
-__all__ = ["Facts", "Visit", "build"]
+__all__ = ["Facts", "Visit", "build", "name_of"]
 
 # The code that starts autograd: what the engine does of its own accord seems to be called by it.
 _ENGINE = torch.autograd.graph._engine_run_backward.__code__
@@ -221,7 +221,7 @@ class _Walk:
         for value, name, place in written.values():
             outputs.append(value)
             slots.append((name, place))
-        name = _name_of(op)
+        name = name_of(op)
         identity = len(self.facts.calls)
         if fresh:
             self.followed.add(identity)
@@ -506,7 +506,8 @@ def _is_plain_tensor(item: Any) -> bool:
     return isinstance(item, torch.Tensor) and is_plain(item)
 
 
-def _name_of(op: Any) -> str:
+def name_of(op: Any) -> str:
+    """An operator's name without leading underscores: `addmm`, `foreach_add_`."""
     schema = getattr(op, "_schema", None)
     name = schema.name.split("::")[-1] if schema is not None else str(getattr(op, "__name__", op))
     return spelled(name.lstrip("_"))

@@ -4,15 +4,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import re
 from functools import lru_cache
 from typing import Any
 
 import torch
 
 from openheart.recording.values import Value
+from openheart.spelling import shown_whole
 
 __all__ = ["Unknown", "UnknownOp", "decode", "encode", "find_op", "op_name"]
+
+
+_OPERATOR = re.compile(r"\w+::\w+\.\w+", re.ASCII)
 
 
 class Unknown:
@@ -50,12 +56,13 @@ def op_name(op: Any) -> str:
 @lru_cache(maxsize=4096)
 def find_op(full_name: str) -> Any:
     """The operator with this name, or an `UnknownOp`."""
-    namespace, _, rest = full_name.partition("::")
-    name, _, overload = rest.partition(".")
-    try:
-        return getattr(getattr(getattr(torch.ops, namespace), name), overload)
-    except (AttributeError, RuntimeError, TypeError):
-        return UnknownOp(full_name)
+    found: Any = None
+    if _OPERATOR.fullmatch(full_name):  # nothing else that hangs on torch.ops: it can load libraries, too
+        namespace, _, rest = full_name.partition("::")
+        name, _, overload = rest.partition(".")
+        with contextlib.suppress(AttributeError, RuntimeError, TypeError):
+            found = getattr(getattr(getattr(torch.ops, namespace), name), overload)
+    return found if isinstance(found, torch._ops.OpOverload) else UnknownOp(shown_whole(full_name))
 
 
 def encode(item: Any) -> Any:
@@ -101,9 +108,18 @@ def decode(item: Any, values: list[Value]) -> Any:
     if kind == "tuple":
         return tuple(decode(part, values) for part in inside)
     if kind == "dict":
-        return {decode(key, values): decode(part, values) for key, part in inside}
+        return {_key(decode(key, values)): decode(part, values) for key, part in inside}
     if kind == "device":
         return torch.device(inside)
     if kind in ("dtype", "layout", "memory_format"):
-        return getattr(torch, inside)
-    return Unknown(inside)
+        found = getattr(torch, inside)
+        if not isinstance(found, getattr(torch, kind)):
+            raise TypeError(f"{inside!r} is no {kind}")
+        return found
+    return Unknown(shown_whole(inside))
+
+
+def _key(item: Any) -> Any:
+    if not isinstance(item, (str, int, float, bool, tuple, type(None))):
+        raise TypeError(f"{item!r} is no key")
+    return item

@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from openheart.errors import OpaqueError
+from openheart.recording.computing import computes
 from openheart.recording.plans import plan_of
 from openheart.recording.values import Call, Value, values_in
 
@@ -33,12 +35,13 @@ class Line:
         outputs: the ids of the values that it makes.
         random: it draws at random.
         blank: it gives memory that nobody has written yet: what was recorded stands.
+        barred: it is not run at all: a file asks for it, and its operator does more than compute.
         fixed: it cannot be run on other numbers: it looks at memory beyond its arguments, or is no operator.
     """
 
     __slots__ = (
         "_args", "_kwargs", "_lists", "_many", "_overwrites", "_single", "_tensors", "_written",
-        "blank", "call", "fixed", "outputs", "random", "reads",
+        "barred", "blank", "call", "fixed", "outputs", "random", "reads",
     )  # fmt: skip
 
     def __init__(self, call: Call) -> None:
@@ -48,7 +51,8 @@ class Line:
         schema = getattr(call.op, "_schema", None)
         tags = getattr(call.op, "tags", ())
         self.random = torch.Tag.nondeterministic_seeded in tags and not _draws_nothing(call)
-        self.fixed = schema is None or call.name in _BY_MEMORY
+        self.barred = call.foreign and not computes(call.op)
+        self.fixed = self.barred or schema is None or call.name in _BY_MEMORY
         self.blank = call.name.startswith(_BLANK)
         plan = plan_of(call.op) if schema is not None else None
         written = {name for _, name in plan.writes} if plan is not None else set()
@@ -77,7 +81,7 @@ class Line:
     def result(self, env: Tensors) -> Any:
         """What the operator returns, tensors or not."""
         args, kwargs = self._arguments(env, None, None)
-        return self.call.op(*args, **kwargs)
+        return self._operator(*args, **kwargs)
 
     def run(
         self,
@@ -93,7 +97,7 @@ class Line:
             moved: id of a value that it reads → id of the value to read instead.
         """
         args, kwargs = self._arguments(env, constants, moved)
-        result = self.call.op(*args, **kwargs)
+        result = self._operator(*args, **kwargs)
         if self._single:
             return [result]
         outputs = []
@@ -105,6 +109,12 @@ class Line:
                 item = args[at] if isinstance(at, int) else kwargs[at]
             outputs.append(item if place is None else item[place])
         return outputs
+
+    @property
+    def _operator(self) -> Any:
+        if self.barred:
+            raise OpaqueError("error.value.barred", op=self.call.op)
+        return self.call.op
 
     def read(self, value: Value, env: Tensors, moved: Mapping[int, int] | None) -> torch.Tensor:
         """One of the values that it reads."""

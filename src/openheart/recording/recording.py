@@ -52,6 +52,7 @@ class Recording:
         self.keep = keep
         self.output: Any = None
         self.ran: int | None = None
+        self._file: str | None = None  # where it was loaded from, by itself or as what it was made of
         self._log: Log | None = None
         self._facts: Facts | None = None
         self._later: Callable[[], tuple[Facts, Names]] | None = (

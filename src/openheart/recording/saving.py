@@ -8,9 +8,11 @@ beginning to its end: into a FIFO as well.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -18,7 +20,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import torch
 
 from openheart.errors import OpaqueError, RecordingFileError
-from openheart.recording.build import Facts
+from openheart.i18n import Message
+from openheart.recording.build import Facts, name_of
 from openheart.recording.container import (
     ALIGNED,
     FIXED,
@@ -33,9 +36,11 @@ from openheart.recording.encoding import decode, encode, find_op, op_name
 from openheart.recording.graph import Graph
 from openheart.recording.log import is_plain
 from openheart.recording.names import Names
+from openheart.recording.soundness import False_, check_call, check_run
 from openheart.recording.storages import Geometry, Life, geometry_of, strided
 from openheart.recording.values import Call, OptimizerGroup, OptimizerStep, Value
-from openheart.writing import replacing
+from openheart.spelling import shown_whole
+from openheart.writing import open_file, replacing
 
 if TYPE_CHECKING:
     from openheart.recording.recording import Recording
@@ -67,17 +72,23 @@ def load(path: str | os.PathLike[str]) -> Recording:
         RecordingFileError: the file is missing, damaged, cut short, foreign, or from a newer version.
     """
     try:
-        with Path(path).open("rb") as file:
+        with open_file(path) as file:
+            size = os.fstat(file.fileno()).st_size
             run, pieces = read_parts(file, str(path))
-        return _rebuild(json.loads(run), pieces)
+        described = json.loads(run)
+        check_run(described, pieces.spans, size)
+        recording = _rebuild(described, pieces)
     except OSError as error:
-        raise RecordingFileError("error.file.read", file=str(path), reason=error.strerror) from error
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        reason = Message("error.file.irregular") if error.errno == errno.ESPIPE else error.strerror
+        raise RecordingFileError("error.file.read", file=str(path), reason=reason) from error
+    except (ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError, ValueError,
+            struct.error) as error:  # fmt: skip
         # The checksums hold, so these are the bytes that somebody wrote: just not a recording that we can
         # have written.
-        raise RecordingFileError(
-            "error.file.false", file=str(path), known=VERSION, reason=repr(error)
-        ) from error
+        found = error.reason if isinstance(error, False_) else repr(error)[:200]
+        raise RecordingFileError("error.file.false", file=str(path), known=VERSION, reason=found) from error
+    recording._file = str(path)
+    return recording
 
 
 # The container ----------------------------------------------------------------------------------------------
@@ -236,47 +247,51 @@ def _rebuild(run: dict[str, Any], pieces: Pieces) -> Recording:
     for identity, about in enumerate(run["calls"]):
         call = Call(
             id=identity,
-            op=find_op(about["op"]),
-            name=about["name"],
+            op=(op := find_op(about["op"])),
+            name=name_of(op) if hasattr(op, "_schema") else shown_whole(about["name"]),
             args=tuple(decode(item, facts.values) for item in about["args"]),
             kwargs={name: decode(item, facts.values) for name, item in about["kwargs"].items()},
             outputs=tuple(facts.values[number] for number in about["outputs"]),
             slots=tuple((slot, place) for slot, place in about["slots"]),
             phase=about["phase"],
-            scope=about["scope"],
+            scope=shown_whole(about["scope"]),
             visit=about["visit"],
-            source=about["source"],
+            source=None if about["source"] is None else shown_whole(about["source"]),
             forward_call=about["forward_call"],
             step=about["step"],
+            foreign=True,
         )
+        check_call(call)
         facts.calls.append(call)
         for number, value in enumerate(call.outputs):
             facts.makers[value.id] = (call, number)
     for about in run.get("optimizers", ()):
         groups = [
             OptimizerGroup(
-                options={name: decode(item, facts.values) for name, item in group["options"].items()},
-                names=tuple(group["names"]),
+                options={
+                    shown_whole(name): decode(item, facts.values) for name, item in group["options"].items()
+                },
+                names=tuple(None if name is None else shown_whole(name) for name in group["names"]),
                 parameters=tuple(decode(item, facts.values) for item in group["parameters"]),
                 gradients=tuple(decode(item, facts.values) for item in group["gradients"]),
                 states=tuple(
-                    {name: decode(item, facts.values) for name, item in kept.items()}
+                    {shown_whole(name): decode(item, facts.values) for name, item in kept.items()}
                     for kept in group["states"]
                 ),
             )
             for group in about["groups"]
         ]
         facts.optimizers.append(
-            OptimizerStep(about["kind"], about["step"], range(*about["calls"]), tuple(groups))
+            OptimizerStep(shown_whole(about["kind"]), about["step"], range(*about["calls"]), tuple(groups))
         )
     if "graph" in run:
         facts.graph = Graph.from_json(run["graph"], len(facts.values), len(facts.calls))
-    recording = Recording(keep=run["keep"])
+    recording = Recording(keep=shown_whole(run["keep"]))
     recording.ran = run.get("ran")
     recording._facts = facts
     recording._names = Names(
-        {name: facts.values[number] for name, number in run["names"]},
-        dict(run["canonical"]),
+        {shown_whole(name): facts.values[number] for name, number in run["names"]},
+        {number: shown_whole(name) for number, name in run["canonical"]},
         set(run["nameless"]),
         first=facts.calls[0].step if facts.calls else 0,
     )

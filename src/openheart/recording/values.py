@@ -141,6 +141,7 @@ class Call:
         source: `"file.py:123"`, the nearest line outside of PyTorch; None if there is none.
         forward_call: for a backward call, the id of the call whose gradient it computes, if known.
         step: the training step, from 0.
+        foreign: it was read from a file: it is run again only where its operator does nothing but compute.
     """
 
     id: int
@@ -156,6 +157,7 @@ class Call:
     source: str | None
     forward_call: int | None
     step: int
+    foreign: bool = False
     _cache: dict[str, Any] = field(default_factory=dict)
 
     @property

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from openheart.i18n import language
 from openheart.printers.page import page
+from openheart.recording.soundness import sound
 from openheart.show.document import document
 from openheart.writing import write_text
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["Shown", "page_of", "show", "to_html"]
 
 
+@sound
 def to_html(
     rec: Recording,
     path: str | os.PathLike[str],

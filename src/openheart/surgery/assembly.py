@@ -142,6 +142,7 @@ class _Assembly:
                     source=None,
                     forward_call=forward,
                     step=like.step,
+                    foreign=like.foreign,
                 )
             )
 

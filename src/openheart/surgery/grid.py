@@ -15,6 +15,7 @@ import torch
 from openheart.errors import AddressError, InterventionError
 from openheart.recording import Recording, Value
 from openheart.recording.addresses import find_part
+from openheart.recording.soundness import sound
 from openheart.surgery.batching import Work, run_variants
 from openheart.surgery.edits import Edit
 
@@ -125,6 +126,7 @@ class _Metric:
     of_recording: Callable[[Recording], float]
 
 
+@sound
 def patch_grid(
     recording: Recording,
     other: Recording,

@@ -16,6 +16,7 @@ import torch
 from openheart.errors import AddressError, InputError
 from openheart.i18n import Message
 from openheart.recording import Element, Recording, Value
+from openheart.recording.soundness import sound
 from openheart.surgery.affine import Refusal
 from openheart.surgery.affine_flow import (
     LARGEST,
@@ -172,6 +173,7 @@ class LocalMap:
         return self.html()
 
 
+@sound
 def local_map(
     recording: Recording,
     sample: int = 0,

@@ -10,6 +10,7 @@ from typing import Any
 
 from openheart.errors import InterventionError, OpaqueError
 from openheart.recording import Recording
+from openheart.recording.soundness import sound
 from openheart.surgery.assembly import assembled, output_of
 from openheart.surgery.edits import Edit, edits_from
 from openheart.surgery.operate import plan_of_edits
@@ -20,6 +21,7 @@ from openheart.surgery.running import Note, Run
 __all__ = ["intervene", "replay", "undo"]
 
 
+@sound
 def replay(recording: Recording, edits: Any = None, *, fresh_random: bool = False) -> Recording:
     """Runs a recorded program again: forward, loss, backward and step.
 
@@ -58,6 +60,7 @@ def replay(recording: Recording, edits: Any = None, *, fresh_random: bool = Fals
     result._later = lambda: assembled(run)
     result.output = output_of(run)
     result.before = recording
+    result._file = recording._file
     result.edits = given
     result.notes = tuple(run.notes)
     if given and (gaps := list(_gaps(recording.steps))):

@@ -134,7 +134,9 @@ class Run:
             return  # a draw is what it was
         if line.blank:
             return
-        if line.fixed and not repeats(line):
+        if line.barred and self.whole and line.outputs:
+            self.notes.append(Note("surgery.note.barred", {"call": where(call)}))
+        if line.barred or (line.fixed and not repeats(line)):
             self._refuse_fixed(line)
             return
         if not line.outputs:

@@ -14,6 +14,7 @@ import torch
 from openheart.errors import InterventionError
 from openheart.recording import Element, Recording, Value
 from openheart.recording.addresses import Part, find_part
+from openheart.recording.soundness import sound
 from openheart.surgery.batching import Work, run_variants
 from openheart.surgery.edits import Edit, edits_from
 from openheart.surgery.hyperparameters import option_of
@@ -108,6 +109,7 @@ class Sweep:
         return self.to_html()
 
 
+@sound
 def sweep(
     recording: Recording,
     address: str,
