@@ -27,6 +27,7 @@ from openheart.i18n import message
 from openheart.nonfinite import NonFinite, born, count_nonfinite, first_of
 from openheart.origins import law_at
 from openheart.recording import Call, Element, values_in
+from openheart.recording.soundness import sound
 from openheart.rules.registry import Law, format_of
 from openheart.tally import (
     COUNTS,
@@ -149,6 +150,7 @@ class Audit:
         return self.html()
 
 
+@sound
 def verify(
     recording: Recording, sample: int | None = None, *, seed: int = 0, progress: Progress | None = None
 ) -> Audit:
