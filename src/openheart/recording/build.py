@@ -28,9 +28,9 @@ from openheart.recording.log import (
     is_plain,
 )
 from openheart.recording.memory import Memory
-from openheart.recording.operators import REREAD
 from openheart.recording.phases import Phases
 from openheart.recording.places import place_of
+from openheart.recording.rereads import reread
 from openheart.recording.storages import Life, Undo, geometry_of
 from openheart.recording.targets import CRITERIA, FUNCTIONAL
 from openheart.recording.ties import Ties
@@ -273,16 +273,15 @@ class _Walk:
         return call
 
     def reread(self, old: Value | None, new: Value, value: Value) -> None:
-        """The call that nobody makes: a tensor holds other numbers once another view was written."""
-        place, written = value.geometry, new.geometry
+        """A tensor holds other numbers once another view of its memory was written."""
         made = self.facts.makers.get(new.id)
         phase = made[0].phase if made else "forward"
         scope, visit = (self.open[-1][0].path, self.open[-1][0].number) if self.open else ("", 0)
-        args = (
-            old, new, list(place.shape), list(place.stride), place.offset,
-            list(written.shape), list(written.stride), written.offset,
-        )  # fmt: skip
-        self.add(REREAD, "reread", args, {}, [value], [(0, None)], phase, scope, visit, None, None)
+
+        def add(op: Any, name: str, args: tuple[Any, ...], output: Value) -> None:
+            self.add(op, name, args, {}, [output], [(0, None)], phase, scope, visit, None, None)
+
+        reread(old, new, value, self.memory.values, add)
 
     def argument(self, item: Any) -> Any:
         if isinstance(item, torch.Tensor):
