@@ -131,7 +131,7 @@ def test_the_optimizers_between_them_use_every_rule() -> None:
     ("asked", "meant"), [("digits_cnn", "digits-cnn"), ("tinygpt", "tiny-gpt"), ("Iris", "iris")]
 )
 def test_a_name_that_is_none_gets_the_nearest(asked: str, meant: str) -> None:
-    with pytest.raises(PatientError, match=f'"{asked}".*did you mean "{meant}"') as caught:
+    with pytest.raises(PatientError, match=f"\"{asked}\".*did you mean '{meant}'") as caught:
         patient(asked)
     assert isinstance(caught.value, OpenheartError)
 

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
 
+from openheart.cli.completion import PATIENTS
 from openheart.errors import OpenheartError
 from openheart.i18n import catalogue, language, message
+from openheart.nearest import nearest
 from openheart.spelling import harmless
 
 __all__ = ["Complaint", "complain", "complaint_of", "warn"]
+
+
+SUFFIXES = (".py", ".pt2", ".onnx", ".pt", ".pth")
+"""What a file with a network ends with."""
 
 
 class Complaint(OpenheartError):
@@ -75,15 +82,21 @@ def _sentence(error: click.ClickException) -> str:
         return _bad_value(error)
     command = getattr(getattr(error, "ctx", None), "command", None)
     if isinstance(error, click.UsageError) and isinstance(command, click.Group):
-        from difflib import get_close_matches
-
         name = str(getattr(error, "command_name", "")) or error.message.partition("'")[2].rpartition("'")[0]
-        close = get_close_matches(name, command.commands, n=1)
-        told = f" {message('cli.did_you_mean', name=close[0])}" if close else ""
+        close = _command_like(name, command)
+        told = "" if close is None else f" {message('cli.did_you_mean', name=close)}"
         return message("cli.error.no_such_command", name=name, near=told, known=", ".join(command.commands))
     if isinstance(error, click.UsageError) and "extra argument" in error.message:
         return message("cli.error.extra_argument", given=error.message.partition("(")[2].rstrip(")"))
     return message("cli.error.usage", reason=error.format_message())
+
+
+def _command_like(name: str, command: click.Group) -> str | None:
+    """The command that was meant; of a network's name, the one that shows it."""
+    near = nearest(name, command.commands)
+    if near is None and (name in PATIENTS or ":" in name or Path(name).suffix in SUFFIXES):
+        return f"openheart show {name}"
+    return near
 
 
 def _name(error: click.BadParameter) -> str:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Iterable
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from openheart.errors import InputError, PatientError
 from openheart.i18n import message
+from openheart.nearest import nearest
 
 __all__ = ["bad_input", "bad_model", "did_you_mean", "reason", "shape_of", "where_raised"]
 
@@ -30,8 +30,8 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     >>> did_you_mean("adamm", ["adam", "sgd"])
     ' Did you mean "adam"?'
     """
-    near = get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return " " + message("cli.did_you_mean", name=near[0]) if near else ""
+    near = nearest(name, known)
+    return "" if near is None else " " + message("cli.did_you_mean", name=near)
 
 
 def reason(error: BaseException) -> str:

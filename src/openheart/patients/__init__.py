@@ -1,6 +1,8 @@
 """The patients: built-in networks with their data, loss, optimizer and story; offline and deterministic."""
 
 from openheart.errors import PatientError
+from openheart.i18n import Message
+from openheart.nearest import nearest
 from openheart.patients import byhand, digits, gpt, lstm, tables, tutorial
 from openheart.patients.anatomy import Patient
 
@@ -36,8 +38,6 @@ def patient(name: str) -> Patient:
     """
     if name in _BY_NAME:
         return _BY_NAME[name]
-    from difflib import get_close_matches
-
-    near = get_close_matches(name, _BY_NAME, n=1, cutoff=0.4)
-    hint = f'did you mean "{near[0]}"?' if near else "one of these?"
+    near = nearest(name, _BY_NAME)
+    hint = "" if near is None else Message("error.hint", {"name": near})
     raise PatientError("error.patient", name=name, hint=hint, known=", ".join(_BY_NAME))

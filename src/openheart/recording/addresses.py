@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from typing import Any
 
 from openheart.errors import AddressError
 from openheart.i18n import Message
+from openheart.nearest import nearest
 from openheart.recording.absence import absence
 from openheart.recording.names import Names
 from openheart.recording.values import Element, Value
@@ -240,11 +240,12 @@ def _named(names: Names, name: str, index: tuple[int, ...] | None) -> Value:
     name = name.strip() if names.first else _tidy(name)
     if names.facts is not None and (error := absence(names.facts, names, name)) is not None:
         raise error
-    nearest = difflib.get_close_matches(name, names.values, n=1, cutoff=0.0)
-    if not nearest:
+    if not names.values:
         raise AddressError("error.address.nothing_recorded", name=name)
-    other = names.values[nearest[0]]
-    suggestion = nearest[0]
+    suggestion = nearest(name, names.values)
+    if suggestion is None:
+        raise AddressError("error.address.far", name=name)
+    other = names.values[suggestion]
     if other.shape and 0 not in other.shape:
         suggestion = (
             _written(suggestion, _nearest_index(index or (), other.shape))

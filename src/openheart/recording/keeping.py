@@ -4,12 +4,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections import OrderedDict
 
 import torch
 
 from openheart.errors import InputError, OpaqueError
+from openheart.i18n import Message
+from openheart.nearest import nearest
 from openheart.recording.build import Facts
 from openheart.recording.lines import Line
 from openheart.recording.storages import Geometry, Life
@@ -25,8 +26,9 @@ def check_keep(keep: str, model: torch.nn.Module | None) -> None:
     paths = [path for path, _ in model.named_modules()] if model is not None else []
     if keep in ("all", "graph") or keep in paths:
         return
-    near = difflib.get_close_matches(keep, ["all", "graph", *paths], n=1, cutoff=0.0)[0]
-    raise InputError("error.keep", keep=keep, near=near)
+    near = nearest(str(keep), ["all", "graph", *filter(None, paths)])
+    hint = "" if near is None else Message("error.hint", {"name": near})
+    raise InputError("error.keep", keep=keep, hint=hint)
 
 
 def drop(facts: Facts, keep: str) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, get_args
 
@@ -19,6 +18,8 @@ import torch
 
 from openheart.errors import AddressError, InputError, OpaqueError
 from openheart.formula.expr import Leaf
+from openheart.i18n import Message
+from openheart.nearest import nearest
 from openheart.origins import law_at
 from openheart.recording import Recording
 from openheart.surgery.comparison import (
@@ -127,11 +128,11 @@ def _chosen(patterns: tuple[str, ...], kinds: dict[str, Kind], alone: tuple[str,
         found = {name for name, kind in kinds.items() if kind == pattern}
         found |= {name for name in names if name == pattern or fnmatchcase(name, pattern)}
         if not found and pattern not in KINDS:
-            near = get_close_matches(pattern, names, n=1, cutoff=0.0)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
+            near = nearest(pattern, names)
+            hint = "" if near is None else Message("error.hint", {"name": near})
             raise AddressError(
                 "error.compare.only",
-                near[0] if near else None,
+                near,
                 name=pattern,
                 hint=hint,
                 kinds=", ".join(KINDS),
