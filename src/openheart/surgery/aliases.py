@@ -10,7 +10,7 @@ from openheart.errors import InterventionError
 from openheart.recording import Recording, Value, values_in
 from openheart.recording.addresses import Part
 
-__all__ = ["refuse_partial"]
+__all__ = ["earlier_names", "refuse_partial"]
 
 _SIDE = re.compile(
     r"^(?:@(?P<step>\d+) )?(?P<path>.*?)(?::(?P<visit>\d+))?\.(?P<side>in|out)(?:_\d+|\.\w+)?$"
@@ -32,6 +32,43 @@ def refuse_partial(recording: Recording, part: Part) -> None:
     names = (name for name, item in recording._named.values.items() if item is value)
     whole = next((name for name in names if not _partial(recording, name, value)), recording.name(value))
     raise InterventionError("error.edit.alias", name=part.name, whole=whole)
+
+
+def earlier_names(recording: Recording, name: str, value: Value) -> list[str]:
+    """What a value is called before it is called `name`.
+
+    A module returns what a module inside of it returned, or what it was given itself; a step finds what the
+    step before it left. A hook on the later one leaves what the earlier one says as it is.
+    """
+    names = [other for other, item in recording._named.values.items() if item is value and other != name]
+    match = _SIDE.match(name)
+    if match is None or match["side"] == "in":
+        step = _step_of(name)
+        bare = name.rpartition(" ")[2]
+        return [
+            other for other in names if other.rpartition(" ")[2] == f"{bare}.after" and _step_of(other) < step
+        ]
+    visits = [(visit.path, visit.number, visit.step) for visit in recording._read().visits]
+    mine = _visit_of(match)
+    place = visits.index(mine) if mine in visits else -1
+    found = []
+    for other in names:
+        side = _SIDE.match(other)
+        if side is None or place < 0 or _visit_of(side) not in visits:
+            continue
+        visit = _visit_of(side)
+        around = mine[0].startswith(f"{visit[0]}.") or not visit[0]
+        if visits.index(visit) < place or (side["side"] == "in" and (visit == mine or around)):
+            found.append(other)
+    return found
+
+
+def _step_of(name: str) -> int:
+    return int(name[1:].partition(" ")[0]) if name.startswith("@") and " " in name else 0
+
+
+def _visit_of(match: re.Match[str]) -> tuple[str, int, int]:
+    return match["path"], int(match["visit"] or 1) - 1, int(match["step"] or 0)
 
 
 def _partial(recording: Recording, name: str, value: Value) -> bool:

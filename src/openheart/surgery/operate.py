@@ -12,7 +12,7 @@ from openheart.errors import InterventionError, OpaqueError
 from openheart.recording import Call, Recording, Value
 from openheart.recording.addresses import Part
 from openheart.recording.storages import Life, strided
-from openheart.surgery.aliases import refuse_partial
+from openheart.surgery.aliases import earlier_names, refuse_partial
 from openheart.surgery.edits import Edit
 from openheart.surgery.fitting import change_tensor, like_recorded
 from openheart.surgery.gradients import Backward, backward_of
@@ -168,7 +168,7 @@ class _Surgeon:
             raise InterventionError("error.edit.together.swapped", name=name)
         plan.renamed[value.id] = before
         plan.names[f"{name}.before"] = before
-        for inner in self._inner_names(name, value):
+        for inner in earlier_names(self.recording, name, value):
             plan.names[inner] = before
         for reader in self.backward.saved(value):
             plan.move(reader.id, value.id, before)
@@ -196,19 +196,6 @@ class _Surgeon:
             assert graft is not None
             self.redirect(name, arrival, graft, chain, call)
 
-    def _inner_names(self, name: str, value: Value) -> list[str]:
-        """What modules inside of the edited one call the same value: they returned it before the edit."""
-        step, _, bare = name.rpartition(" ")
-        path, _, side = bare.rpartition(".out")
-        if side:
-            return []
-        start = f"{step} {path}.".lstrip() if path else step
-        return [
-            other
-            for other, item in self.recording._named.values.items()
-            if item is value and other.endswith(".out") and other != name and other.startswith(start)
-        ]
-
     def redirect(self, name: str, arrival: Arrival, graft: Graft, chain: list[Operation], call: Call) -> None:
         """Has what takes a gradient, to hand it on, read what the operations make of it."""
         plan = self.plan
@@ -225,7 +212,7 @@ class _Surgeon:
             if item.id in owners and named.get(f"{other}.grad") is gradient
         ]
         plan.names.setdefault(f"{name}.before.grad", handed_on)
-        for other in (*names, *(f"{inner}.grad" for inner in self._inner_names(name, owner))):
+        for other in (*names, *(f"{inner}.grad" for inner in earlier_names(self.recording, name, owner))):
             plan.names.setdefault(other, handed_on)
         made = self.recording.maker(gradient)
         line = -1 if made is None else made[0].id
