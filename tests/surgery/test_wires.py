@@ -249,3 +249,11 @@ def test_a_loaded_recording_is_edited_alike(tmp_path: Any) -> None:
     again = oh.load(tmp_path / "edited.oh")
     assert check_wiring(again) == check_wiring(edited)
     assert same_bits(again.value("p.weight.grad").data, edited.value("p.weight.grad").data)
+
+
+def test_an_edit_of_an_edited_value_is_told_alike() -> None:
+    recording = train(Shared)
+    edited = recording.intervene({"f.out[0,1]": 1.5}).intervene({"f.out[:,0]": oh.scale(2.0)})
+    edited = edited.intervene({"f.out.grad": oh.scale(3.0)})
+    found = check_wiring(edited)
+    assert (found.disagree, found.unknown) == (0, 0)

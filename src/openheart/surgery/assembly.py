@@ -179,7 +179,14 @@ class _Assembly:
         numbers = {call: number for call, number in self.numbers.items() if call not in plan.untold}
         numbers |= {line: self.added_numbers[id(added)] for line, added in plan.instead.items()}
         old = self.old.graph.renumbered(numbers)
-        nodes, passes, slots = list(old.nodes), list(old.passes), dict(old.slots)
+        nodes, slots = list(old.nodes), dict(old.slots)
+        passes = [
+            replace(
+                each,
+                runs=tuple([self._taking(run, was) for run, was in zip(each.runs, before.runs, strict=True)]),
+            )
+            for each, before in zip(old.passes, self.old.graph.passes, strict=True)
+        ]
         put = {**old.put, **plan.put}
         for graft in plan.grafts:
             number = len(nodes)
@@ -203,6 +210,16 @@ class _Assembly:
                 slots[graft.value] = here
         slots |= {new: slots[value] for new, value in plan.alike.items() if value in slots}
         return replace(old, nodes=tuple(nodes), passes=tuple(passes), slots=slots, put=put)
+
+    def _taking(self, run: NodeRun, was: NodeRun) -> NodeRun:
+        """The run of an earlier edit's node, which may take another gradient now."""
+        if not was.received:
+            return run
+        moved: dict[int, int] = {}
+        for call in was.calls:
+            moved |= self.run.plan.moved.get(call, {})
+        received = [None if value is None else moved.get(value, value) for value in was.received]
+        return replace(run, received=tuple(received))
 
     def _numbers(self, items: list[Added | Later]) -> tuple[int, ...]:
         return tuple(

@@ -52,14 +52,21 @@ class Backward:
         except Untold:
             raise self._unclear(value) from None
 
-    def arrivals(self, value: Value) -> list[Arrival]:
-        """The gradients that arrive at a value, with the calls that take them.
+    def behind_edits(self, edge: Edge) -> Edge:
+        """Where a gradient arrives once the edits of this gradient itself are done with it."""
+        nodes = self.wiring.graph.nodes
+        while nodes[edge[0]].edit and not nodes[edge[0]].inside and (after := nodes[edge[0]].follows[0]):
+            edge = after
+        return edge
+
+    def arrivals(self, value: Value, edge: Edge | None = None) -> list[Arrival]:
+        """The gradients that arrive at a value, or at an edge, with the calls that take them.
 
         Raises:
             InterventionError: some do, and the recording does not tell which, or who takes them.
         """
         try:
-            return arrivals(self.wiring, value)
+            return arrivals(self.wiring, value, edge)
         except Untold:
             raise self._unclear(value) from None
 

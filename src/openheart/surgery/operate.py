@@ -281,16 +281,24 @@ class _Surgeon:
         if owner is None or edge is None:  # what a leaf has gathered
             self._insert(first.name, value, call, todo)
             return
-        arrival = next((each for each in self.backward.arrivals(owner) if each.gradient == value.id), None)
+        edge = self.backward.behind_edits(edge)
+        arrivals = self.backward.arrivals(owner, edge)
+        arrival = next((each for each in arrivals if each.gradient == value.id), None)
         if arrival is None:
             raise InterventionError(
                 "error.edit.shares", name=first.name, value=first.name.removesuffix(".grad")
             )
         chain = [operation_of(self.recording, value, edit, part) for edit, part in todo]
         changed = plan.fresh()
-        plan.names[first.name] = changed
+        named = self.recording._named.values
+        plan.names |= {
+            f"{other}.grad": changed
+            for other, item in named.items()
+            if item is owner and named.get(f"{other}.grad") is value
+        }
         self.turn(arrival, changed)
-        graft = Graft(edge, [edge], turned={arrival.backward: (value.id, [changed])})
+        whose = owner.id if edge == self.backward.slot(owner) else None
+        graft = Graft(edge, [edge], whose, turned={arrival.backward: (value.id, [changed])})
         plan.grafts.append(graft)
 
         def event(run: Run) -> None:

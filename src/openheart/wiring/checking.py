@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from openheart.errors import OpaqueError
 from openheart.recording import Recording, Value
+from openheart.recording.graph import Edge
 from openheart.wiring.asking import places_in
 from openheart.wiring.following import UNKNOWN, wiring_of
 
@@ -141,18 +142,25 @@ class _Check:
             edge = None if owner is None else self.wiring.graph.slots.get(owner.id)
             if owner is None or edge is None:
                 continue
-            arrived = {
-                flow.received[edge[1]]
-                for number in range(len(self.wiring.graph.passes))
-                if (flow := self.wiring.flows.get((number, edge[0]))) and edge[1] < len(flow.received)
-            }
-            told = [value for value in arrived if value is not None]
+            told = self.arrived(edge)
             if not told or UNKNOWN in told:
                 continue
             if any(self.same(gradient.id, value) for value in told):
                 self.edges += 1
             else:
                 self.cross("name", None, gradient.id, told[0])
+
+    def arrived(self, edge: Edge) -> list[int]:
+        """The gradients that arrived at an edge, also as an edit of the gradient itself has left them."""
+        node = self.wiring.graph.nodes[edge[0]]
+        found: list[int] = []
+        for number in range(len(self.wiring.graph.passes)):
+            flow = self.wiring.flows.get((number, edge[0]))
+            if flow is not None:
+                found += [value for value in flow.received[edge[1] : edge[1] + 1] if value is not None]
+        if node.edit and not node.inside and node.follows[0] is not None:
+            found += self.arrived(node.follows[0])
+        return found
 
     def cross(self, kind: str, call: int | None, read: int, told: int) -> None:
         made = None if call is None else self.recording.calls[call]

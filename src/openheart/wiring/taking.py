@@ -85,13 +85,13 @@ def _slots_read(wiring: Wiring, flow: Flow, call: int, value: Value) -> list[Edg
     ]
 
 
-def arrivals(wiring: Wiring, value: Value) -> list[Arrival]:
-    """Every gradient that arrives at a value, in each backward pass one.
+def arrivals(wiring: Wiring, value: Value, edge: Edge | None = None) -> list[Arrival]:
+    """Every gradient that arrives at a value, or else at an edge, in each backward pass one.
 
     Raises:
         Untold: the recording does not tell which, or who takes it.
     """
-    edge = slot_of(wiring, value)
+    edge = edge or slot_of(wiring, value)
     if edge is None:
         return []
     found = []
