@@ -25,8 +25,9 @@ from openheart.recording.arrangements import STUB
 from openheart.recording.assignments import watch
 from openheart.recording.flight import Flight, check_steps
 from openheart.recording.keeping import check_keep
-from openheart.recording.log import ENTER, EXIT, REBIND, STEP, STEPPED, Log, is_plain, stale_gradients
+from openheart.recording.log import ENTER, EXIT, STEP, STEPPED, Log, is_plain, stale_gradients
 from openheart.recording.plans import PLANS, Plan, is_composite, plan_of, written_tensors
+from openheart.recording.rebinding import watch_memory
 from openheart.recording.seat import KEY, SOLE, hidden, switch
 from openheart.spelling import spelled
 
@@ -69,7 +70,6 @@ class Recorder:
         self._add = self.log.entries.append if self.flight is None else self.flight.add
         self._blank: set[int] = set()
         self._states: dict[int, int] = {}
-        self._aliases: list[tuple[torch.Tensor, torch.Tensor, int]] = []
         self._lazy = False
 
     def hear(
@@ -136,8 +136,6 @@ class Recorder:
         self, path: str, run: Callable[..., Any], module: torch.nn.Module, args: Any, kwargs: Any
     ) -> Any:
         """Runs a module's call and marks where it begins and ends."""
-        if not path:
-            self._look_for_rebinding()
         self._add((ENTER, path, args, kwargs))
         returned = False
         result = None
@@ -152,6 +150,17 @@ class Recorder:
 
     def left_alone(self) -> None:
         """Hears that a compiled region runs as it is written, because of the recording."""
+        self.log.notices["recording.notice.compiled"] = {}
+
+    def made(self, tensors: Any) -> bool:
+        """Whether one of these tensors is what a recorded call or module returned."""
+        wanted = {id(tensor) for tensor in tensors}
+        for entry in reversed(self.log.entries):
+            result = entry[3] if len(entry) > 5 else None
+            for item in result if isinstance(result, (tuple, list)) else (result,):
+                if id(item) in wanted:
+                    return True
+        return False
 
     def optimizer_step(self, optimizer: Any) -> None:
         """Marks the beginning of an optimizer's step, and what it is about to work with."""
@@ -175,18 +184,6 @@ class Recorder:
                     states += [(parameter, name, item) for name, item in state.items() if _is_tensor(item)]
         self._add((STEPPED, optimizer, states))
 
-    def _look_for_rebinding(self) -> None:
-        """Notices `parameter.data = other`, which no operator call tells of."""
-        moved = []
-        for place, (tensor, alias, storage) in enumerate(self._aliases):
-            now = tensor.untyped_storage()._cdata
-            if now != storage:
-                moved.append((tensor, alias))
-                with seat.unseen():
-                    self._aliases[place] = (tensor, tensor.detach(), now)
-        if moved:
-            self._add((REBIND, moved))
-
     # Begin and end ------------------------------------------------------------------------------------------
 
     def __enter__(self) -> Recorder:
@@ -196,11 +193,7 @@ class Recorder:
             self.log.named = [item for item in named if is_plain(item[2])]
             self._lazy = len(named) > len(self.log.named)
             with seat.unseen():
-                self._aliases = [
-                    (tensor, tensor.detach(), tensor.untyped_storage()._cdata)
-                    for _, _, tensor in self.log.named
-                ]
-                self.log.stale = stale_gradients(tensor for tensor, _, _ in self._aliases)
+                self.log.stale = stale_gradients(tensor for _, _, tensor in self.log.named)
         self.log.sequence = _sequence() - 1
         if self.flight is not None:
             self.flight.begin()
@@ -215,7 +208,6 @@ class Recorder:
     def __exit__(self, *_error: Any) -> None:
         seat.leave(self)
         _uninstall()
-        self._look_for_rebinding()
         if self.flight is not None:
             self.flight.end()
         if self.model is not None and self._lazy:
@@ -358,6 +350,7 @@ def _install() -> None:
         _handles[:] = [
             restore,
             watch(note),
+            watch_memory(note),
             register_optimizer_step_pre_hook(before).remove,
             register_optimizer_step_post_hook(after).remove,
         ]

@@ -9,13 +9,14 @@ engine. They are watched only while a recording runs, and what is done is what w
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import torch
 
 from openheart.recording.log import ENGINE, ENGINED, GRAD, RETAIN
-from openheart.recording.seat import is_taken_here
+from openheart.recording.seat import beside, is_taken_here
 
 __all__ = ["watch"]
 
@@ -56,9 +57,22 @@ def watch(note: Callable[[tuple[Any, ...]], None]) -> Callable[[], None]:
             note((ENGINED, inputs, result, _arrivals(inputs, result)))
         return result
 
+    backward, gradients = autograd.backward, autograd.grad
+
+    def started(start: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(start)
+        def starting(roots: Any, *args: Any, **kwargs: Any) -> Any:
+            if is_taken_here():
+                return start(roots, *args, **kwargs)
+            with beside((roots,) if isinstance(roots, torch.Tensor) else tuple(roots)):  # another thread
+                return start(roots, *args, **kwargs)
+
+        return starting
+
     watched = property(grad.__get__, assign, delete, "The gradient of a leaf, or one that was retained.")
     tensor.grad, tensor.retain_grad = watched, retain_grad
     autograd._engine_run_backward = engine
+    autograd.backward, autograd.grad = started(backward), started(gradients)
 
     def end() -> None:
         if vars(tensor).get("grad") is watched:
@@ -69,6 +83,7 @@ def watch(note: Callable[[tuple[Any, ...]], None]) -> Callable[[], None]:
             del tensor.retain_grad
             if tensor.retain_grad is not retain:
                 tensor.retain_grad = retain
+        autograd.backward, autograd.grad = backward, gradients
         if autograd._engine_run_backward is engine:
             autograd._engine_run_backward = run
 

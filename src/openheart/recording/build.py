@@ -18,6 +18,7 @@ from openheart.recording.log import (
     ENGINED,
     ENTER,
     EXIT,
+    FREED,
     GAP,
     GRAD,
     REBIND,
@@ -100,6 +101,7 @@ class Facts:
     # calls that a function of torch.nn.functional made itself: its name if it is a loss of (output, target)
     criteria: dict[int, str] = field(default_factory=dict)
     optimizers: list[OptimizerStep] = field(default_factory=list)
+    notices: dict[str, dict[str, Any]] = field(default_factory=dict)  # what there is to know: key, details
     frozen: set[int] = field(default_factory=set)  # ids of what was there and requires no gradient
     # ids of the calls that autograd follows; None where that is not known
     followed: set[int] | None = None
@@ -161,7 +163,10 @@ class _Walk:
             elif entry[0] == REBIND:
                 for tensor, _ in entry[1]:
                     self.memory.forget(tensor)
-                self.phases.updated = self.leaves.any
+                if not self.open:
+                    self.phases.updated = self.leaves.any
+            elif entry[0] == FREED:
+                self.memory.freed(*entry[1:])
             elif entry[0] == BEGIN:
                 self.begin_held(entry[1])
             elif entry[0] == GAP:
@@ -183,6 +188,7 @@ class _Walk:
         facts.activation_grads, facts.graph = self.ties.read(facts.calls, facts.makers, self.leaf_ids)
         self.tell_leaves()
         facts.values = self.memory.values
+        facts.notices = self.log.notices
         facts.lives = {key: story.life for key, story in self.memory.stories.items()}
         self.settle()
         return facts

@@ -34,6 +34,7 @@ __all__ = [
     "ENGINED",
     "ENTER",
     "EXIT",
+    "FREED",
     "GAP",
     "GRAD",
     "REBIND",
@@ -52,9 +53,9 @@ EXIT = "exit"  # (EXIT, module path, result, whether it returned)
 # (STEP, optimizer, [({option: its value}, [(parameter, gradient, state), …]), …], sequence)
 STEP = "step"
 STEPPED = "stepped"  # (STEPPED, optimizer, [(parameter, state name, state tensor), …])
-REBIND = (
-    "rebind"  # (REBIND, [(parameter, alias of what it was before), …]): somebody assigned to `parameter.data`
-)
+# (REBIND, [(tensor, alias of what it was before), …]): somebody assigned to `tensor.data`, or swapped two
+REBIND = "rebind"
+FREED = "freed"  # (FREED, storage, bytes): `storage.resize_` has given memory back
 GRAD = "grad"  # (GRAD, leaf, gradient or None): somebody assigned to `leaf.grad`
 RETAIN = "retain"  # (RETAIN, tensor): `tensor.retain_grad()`
 # (ENGINE, [(node or leaf, which of its gradients, gradient), …], whole, followed): autograd begins to run
@@ -114,6 +115,7 @@ class Log:
         default_factory=list
     )  # tensor that is no leaf, and the gradient that it has at the end
     has_model: bool = False
+    notices: dict[str, dict[str, Any]] = field(default_factory=dict)  # what there is to know: key, details
     steps: int | None = None  # how many ran, of which a flight recorder holds some
     states: dict[int, tuple[Any, str, torch.Tensor]] = field(
         default_factory=dict

@@ -120,6 +120,17 @@ class Memory:
         """The object was given other memory: it is no longer what it was."""
         self._objects.pop(id(tensor), None)
 
+    def freed(self, key: int, nbytes: int) -> None:
+        """A storage has given its memory back: what it held is gone."""
+        story = self.stories.get(key)
+        if story is not None:
+            story.life.undos.append(Undo(Geometry(torch.uint8, (nbytes,), (1,), 0), None, freed=True))
+            story.writes.append(None)
+            story.version += 1
+            story.since = story.version
+            story.known.clear()
+            story.first.clear()
+
     def skip(self, gap: Gap) -> set[Life]:
         """Steps that are not held went by: what they wrote to begins anew; those are returned."""
         for tensor, _ in gap.aliases.values():

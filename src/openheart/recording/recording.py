@@ -17,6 +17,7 @@ from openheart.recording.build import Facts, build
 from openheart.recording.keeping import drop, held_bytes
 from openheart.recording.log import Log
 from openheart.recording.names import Names, name_values
+from openheart.recording.notices import Notice
 from openheart.recording.storages import Life
 from openheart.recording.values import Call, Element, OptimizerStep, Value, values_in
 
@@ -125,6 +126,11 @@ class Recording:
     def nbytes(self) -> int:
         """The bytes of memory that what is held lies in; what it shares with the model is counted as well."""
         return held_bytes(self.values)
+
+    @property
+    def notices(self) -> tuple[Notice, ...]:
+        """What there is to know about the recording as a whole, as where something ran another way in it."""
+        return tuple([Notice(key, details) for key, details in self._read().notices.items()])
 
     def maker(self, value: Value) -> tuple[Call, int] | None:
         """The call that made a value and which of its outputs it is; None for a leaf."""

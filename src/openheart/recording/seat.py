@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Protocol
 
@@ -24,6 +25,7 @@ __all__ = [
     "KEY",
     "SOLE",
     "Sitting",
+    "beside",
     "hidden",
     "is_taken_here",
     "leave",
@@ -45,6 +47,9 @@ class Sitting(Protocol):
 
     ended: bool
     task: bool
+
+    def made(self, tensors: Any) -> bool:
+        """Whether one of these tensors was made while it listened."""
 
     def left_alone(self) -> None:
         """Hears that PyTorch's compiler runs a region as it is written, because of the recording."""
@@ -135,6 +140,22 @@ def leave(sitting: Sitting) -> None:
     torch._C._stash_obj_in_tls(_NAME, here)
     if not here:
         switch(KEY, False)
+
+
+@contextmanager
+def beside(tensors: Any) -> Iterator[bool]:
+    """Gives whoever heard these tensors being made the seat in this thread too; False if nobody did."""
+    guests = tuple([sitting for sitting in list(_sitting) if sitting.made(tensors)])
+    if not guests:
+        yield False
+        return
+    torch._C._stash_obj_in_tls(_NAME, guests)
+    switch(KEY, True)
+    try:
+        yield True
+    finally:
+        switch(KEY, False)
+        torch._C._stash_obj_in_tls(_NAME, ())
 
 
 def _left_alone() -> bool:

@@ -44,10 +44,14 @@ def geometry_of(tensor: torch.Tensor) -> Geometry:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Undo:
-    """What a region of a storage held just before it was overwritten; `content` None: it was not kept."""
+    """What a region of a storage held just before it was overwritten.
+
+    `content` None: it was not kept, since nobody had written it yet, or since the memory was given back.
+    """
 
     geometry: Geometry
     content: torch.Tensor | None
+    freed: bool = False
 
 
 class Life:
@@ -70,7 +74,7 @@ class Life:
                     return False
                 if undo.geometry == geometry or _holds(undo, geometry):
                     return True
-        return tensor is not None and self.intact()
+        return tensor is not None and self.intact() and _has_memory(tensor, geometry)
 
     def fixed(self, geometry: Geometry, version: int) -> bool:
         """Whether the numbers lie in an undo, where nobody can overwrite them any more."""
@@ -81,7 +85,8 @@ class Life:
         later = [undo for undo in self.undos[version:] if _meet(undo.geometry, geometry)]
         for reach, undo in enumerate(later):
             if undo.content is None:
-                raise OpaqueError("error.value.blank", dtype=geometry.dtype, shape=geometry.shape)
+                why = "error.value.freed" if undo.freed else "error.value.blank"
+                raise OpaqueError(why, dtype=geometry.dtype, shape=geometry.shape)
             if undo.geometry == geometry and reach == 0:
                 return undo.content
             if _holds(undo, geometry):
@@ -90,6 +95,8 @@ class Life:
             raise OpaqueError("error.value.gone", dtype=geometry.dtype, shape=geometry.shape)
         if not self.intact():
             raise OpaqueError("error.value.overwritten", dtype=geometry.dtype, shape=geometry.shape)
+        if not _has_memory(tensor, geometry):
+            raise OpaqueError("error.value.freed", dtype=geometry.dtype, shape=geometry.shape)
         if not later:
             return tensor
         return self._rewind(geometry, tensor, later)
@@ -119,6 +126,11 @@ class Life:
                 continue
             strided(storage, undo.geometry, shift, device).copy_(undo.content)
         return strided(storage, geometry, shift, device)
+
+
+def _has_memory(tensor: torch.Tensor, geometry: Geometry) -> bool:
+    """Whether the storage still has the memory that a tensor lies in: reading on would end the program."""
+    return geometry.span()[1] <= tensor.untyped_storage().nbytes()
 
 
 def strided(storage: Any, geometry: Geometry, shift: int, device: torch.device) -> torch.Tensor:
