@@ -211,11 +211,11 @@ class _Walk:
         phase = phases.of_call(caller, node, bool(self.open), fresh, reads)
         if phases.begins_step(phase, fresh):
             self.next_step()
-        lives = [memory.story(item[2]).life for item in undos or ()]
-        updates = any(self.leaves.updates(life) for life in lives)
         written: dict[int, tuple[Value, str, int | None]] = {}
         for name, place, tensor, content in undos or ():
             written[id(tensor)] = (memory.write(tensor, content), name, place)
+        lives = [value._life for value, _, _ in written.values()]
+        updates = any(self.leaves.updates(life) for life in lives)
         outputs: list[Value] = []
         slots: list[Slot] = []
         results: list[tuple[torch.Tensor, Value]] = []

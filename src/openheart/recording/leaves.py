@@ -12,14 +12,13 @@ update (zeros) `weight.grad.after`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from openheart.recording.log import Stale, is_plain
-from openheart.recording.storages import Life
 from openheart.recording.values import Value
 
 if TYPE_CHECKING:
@@ -72,8 +71,8 @@ class Leaves:
         self._names = names  # the model's, by the tensor object
         self._met = met  # is told of every value that is a gradient
         self._leaves: dict[int, _Leaf] = {}  # by the tensor object
-        self._grads: dict[Life, list[_Leaf]] = {}  # storages that gradients lie in
-        self._homes: dict[Life, list[_Leaf]] = {}  # storages that leaves lie in
+        self._grads: dict[Hashable, list[_Leaf]] = {}  # storages that gradients lie in
+        self._homes: dict[Hashable, list[_Leaf]] = {}  # storages that leaves lie in
         self._step = 0
         self._stale: dict[int, list[Stale]] = {}
         self.begin_step(0, stale)
@@ -122,7 +121,7 @@ class Leaves:
         elif is_plain(variable) and variable.is_leaf:
             self._hold(leaf or self._leaf(variable), gradient)
 
-    def written(self, lives: Iterable[Life], by_hand: bool) -> None:
+    def written(self, lives: Iterable[Hashable], by_hand: bool) -> None:
         """Something wrote to these storages, `by_hand` where no optimizer's step is running."""
         for life in lives:
             for leaf in self._grads.get(life, ()):
@@ -136,7 +135,7 @@ class Leaves:
         """Whether any leaf was given a gradient, or asked for one."""
         return bool(self._leaves)
 
-    def updates(self, life: Life) -> bool:
+    def updates(self, life: Hashable) -> bool:
         """Whether a storage is that of a leaf that was given a gradient."""
         return life in self._homes
 
