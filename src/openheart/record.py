@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
-from openheart.recording import Recording, arrangements, seat
+from openheart.recording import Recording, arrangements, assignments, seat
 from openheart.recording.afterwards import settle
 from openheart.recording.arrangements import STUB
 from openheart.recording.assignments import watch
@@ -50,7 +50,7 @@ class _Inside(dict[str, bool]):
 
 
 _TORCH = os.path.dirname(torch.__file__) + os.sep
-_OWN = (__file__, seat.__file__, arrangements.__file__)
+_OWN = (__file__, seat.__file__, arrangements.__file__, assignments.__file__)
 _inside = _Inside()
 
 

@@ -237,6 +237,14 @@ def test_an_optimizer_that_steps_while_gradients_arrive() -> None:
     assert any(call.phase == "optimizer" for call in rec.calls)
 
 
+def test_calls_of_a_backward_pass_are_placed_where_it_was_called() -> None:
+    model = nn.Linear(2, 1)
+    with oh.recording(model) as rec:
+        model(torch.ones(1, 2)).sum().backward()
+        torch.autograd.grad(model(torch.ones(1, 2)).sum(), [model.weight])
+    assert all(str(call.source).startswith("test_leaf_gradients.py:") for call in rec.calls)
+
+
 def test_plain_tensors_that_are_trained_by_hand() -> None:
     weight, x = torch.ones(2, requires_grad=True), torch.tensor([1.0, 2.0])
     used = []
