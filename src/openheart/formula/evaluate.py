@@ -41,14 +41,15 @@ from openheart.formula.functions import (
     COMPARISONS,
     COMPUTED_IN,
     FUNCTIONS,
+    INTEGERS,
     OF_BITS,
     ULPS,
     Array,
     Error,
 )
-from openheart.formula.precision import DOUBLE_UNIT, FLOAT64, Precision
+from openheart.formula.precision import DOUBLE_UNIT, FLOAT16, FLOAT64, Precision
 from openheart.formula.reduce import reduce
-from openheart.formula.rounding import exact_error, inexact, integers, plus, rounded_error, settled
+from openheart.formula.rounding import exact_error, inexact, integers, plus, rounded_error, settled, wide_type
 from openheart.formula.strided import strided
 
 Fetch = Callable[[Tensor], Any]
@@ -235,6 +236,8 @@ class Evaluation:
         if name in COMPUTED_IN:
             return self._within(node.args[0], COMPUTED_IN[name])
         if name in ASIDE:
+            if name in INTEGERS:
+                return self._fitting(node.args[0], INTEGERS[name])
             return (
                 self._accumulated(node.args[0]) if name == "accumulated" else self._fast(name, node.args[0])
             )
@@ -266,13 +269,36 @@ class Evaluation:
                 if all(e is None for e in errors):
                     return value, None
                 return value, exact_error(name, value, values, errors)
-            return value, settled(value, rounded_error(name, value, values, errors, self.precision))
+            error = settled(value, rounded_error(name, value, values, errors, self.precision))
+            return self._overrun(value, error) if self.precision is FLOAT16 else (value, error)
+
+    def _overrun(self, value: Array, error: Error) -> tuple[Array, Error]:
+        """A step of a formula that is rounded to float16 as it is made: beyond its largest number, ∞."""
+        most = self.precision.largest * (1 + self.precision.unit)
+        size, around = np.abs(value), 0.0 if error is None else error
+        if np.iscomplexobj(value) or not np.any(size + around > most):
+            return value, error
+        over = np.isfinite(value) & (size - around > most)
+        unsure = np.isfinite(value) & ~over & (size + around > most)
+        made = np.where(over, np.copysign(np.inf, value), value)
+        return made, np.where(over, 0.0, np.where(unsure, np.inf, around))
 
     def _fast(self, name: str, node: Expr) -> tuple[Array, Error]:
         """20 units in the last place are 40 roundings; those of the function itself are counted already."""
         value, error = self.of(node)
         own = 2.0**-13 if name == "cubic" else (40 - ULPS) * self.precision.unit
         return value, settled(value, plus(error, own * np.abs(value)))
+
+    def _fitting(self, node: Expr, limits: Any) -> tuple[Array, Error]:
+        """A number cut to a whole one; in C one that does not fit into the type may become any number."""
+        value, error = self.of(node)
+        if not (isinstance(node, Apply) and node.function == "int"):
+            return value, error
+        (given, _) = self.of(node.args[0])
+        with np.errstate(all="ignore"):
+            whole = np.trunc(given)
+            outside = ~((whole >= float(limits.min)) & (whole < float(limits.max) + 1))
+        return value, plus(error, np.where(outside, np.inf, 0.0)) if np.any(outside) else error
 
     def _accumulated(self, node: Expr) -> tuple[Array, Error]:
         """A number onto which a sum is added term by term: it may be rounded as often as there are terms."""
@@ -332,7 +358,7 @@ class Evaluation:
             error = np.where(condition, 0.0 if ea is None else ea, 0.0 if eb is None else eb)
         if doubt is not None:
             with np.errstate(all="ignore"):
-                spread = np.abs(np.asarray(a, dtype=np.float64) - b)
+                spread = np.abs(np.asarray(a, dtype=wide_type(a, b)) - b)
             error = plus(error, np.where(doubt, np.where(np.isnan(spread), 0.0, spread), 0.0))
         return value, error
 

@@ -12,6 +12,7 @@ Nothing here computes: `formula.evaluate` does, and the printers and compilers w
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
@@ -394,12 +395,25 @@ def index(name: str, extent: int) -> Index:
 
 
 Over: TypeAlias = "Index | Sequence[Index]"
+NOTHING: dict[ReduceKind, Scalar] = {
+    **dict.fromkeys(("sum", "rank", "any", "mean"), 0),
+    **dict.fromkeys(("product", "all"), 1),
+    "max": -math.inf,
+    "min": math.inf,
+    "argmax": 0,
+    "argmin": 0,
+}
+"""What a reduction over nothing gives."""
 
 
 def _reduce(kind: ReduceKind, over: Over, body: Operand, where: Operand | None = None) -> Expr:
     indices = (over,) if isinstance(over, Index) else tuple(over)
     condition = None if where is None or where is True else expr(where)
-    return Reduce(kind, indices, expr(body), condition) if indices else expr(body)
+    if indices:
+        return Reduce(kind, indices, expr(body), condition)
+    if condition is None:
+        return expr(body)
+    return apply("where", condition, body, NOTHING[kind])
 
 
 def total(over: Over, body: Operand, where: Operand | None = None) -> Expr:

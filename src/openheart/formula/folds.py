@@ -42,6 +42,8 @@ def scattered(kind: str, values: Array, places: Array, size: int) -> Array:
     if kind in ("sum", "rank"):
         # without places NumPy counts in whole numbers, whatever the weights are
         return np.bincount(places, weights=values, minlength=size).astype(np.float64, copy=False)
+    if kind in ("max", "min") and np.asarray(values).dtype == np.bool_:
+        values = np.asarray(values, dtype=np.int64)  # the largest of nothing is no truth value
     made = np.full(size, empty(kind, values), dtype=np.asarray(values).dtype)
     FOLDS[kind].at(made, places, values)
     return made

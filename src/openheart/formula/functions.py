@@ -27,7 +27,9 @@ ULPS = 4.0
 
 COMPUTED_IN: dict[str, Precision] = {"double": FLOAT64, **PRECISIONS}
 """The functions that say in which precision their argument is computed."""
-ASIDE = frozenset({"accumulated", "u20", "cubic"})
+INTEGERS = {f"fits_{name}": np.iinfo(name) for name in ("uint8", "int8", "int16", "int32", "int64")}
+"""The functions that say that C leaves a conversion to this type undefined where the number does not fit."""
+ASIDE = frozenset({"accumulated", "u20", "cubic", *INTEGERS})
 """The functions that say something else about how their argument is computed."""
 TRANSPARENT = frozenset({"float", *COMPUTED_IN, *ASIDE})
 """The functions that speak of precision only: they are not seen in a printed formula."""
@@ -54,7 +56,10 @@ def _pow(a: Array, b: Array) -> Array:
         return a * a
     if _is_integer(a) and _is_integer(b) and np.all(np.asarray(b) >= 0):
         return np.power(a, b)
-    return np.power(np.asarray(a, dtype=np.result_type(a, np.float64)), b)
+    made = np.power(np.asarray(a, dtype=np.result_type(a, np.float64)), b)
+    if np.ndim(b) == 0 and b == 0.5:  # NumPy takes a square root there, which of −∞ is a NaN
+        return np.where(a == -np.inf, np.inf, made)[()]
+    return made
 
 
 def _is_integer(a: Array) -> bool:
@@ -81,6 +86,15 @@ def _tanh_slope(x: Array, e: Array) -> Array:
 
 def _erf_slope(x: Array, e: Array) -> Array:
     return 2.0 / math.sqrt(math.pi) * np.exp(-(np.maximum(np.abs(x) - e, 0.0) ** 2))
+
+
+def _log1p(x: Array) -> Array:
+    """Log (1 + x); of a complex number near 0 by ½ log1p(a(2 + a) + b²), since NumPy's loses it in 1 + x."""
+    if not np.iscomplexobj(x):
+        return np.log1p(x)
+    a, b = np.real(x), np.imag(x)
+    near = 0.5 * np.log1p(a * (2 + a) + b * b)
+    return np.where(np.abs(x) < 0.5, near, np.log(np.hypot(1 + a, b))) + 1j * np.arctan2(b, 1 + a)
 
 
 def _sign(x: Array) -> Array:
@@ -152,7 +166,7 @@ _ROWS = [
     Function("log", np.log, slope=_slope_at_edge(lambda x: 1 / x)),
     Function("log2", np.log2, slope=_slope_at_edge(lambda x: 1.4426950408889634 / x)),
     Function("log10", np.log10, slope=_slope_at_edge(lambda x: 0.4342944819032518 / x)),
-    Function("log1p", np.log1p, slope=lambda x, e: 1 / np.maximum(1 + x - e, 0.0)),
+    Function("log1p", _log1p, slope=lambda x, e: 1 / np.maximum(1 + x - e, 0.0)),
     Function("sqrt", np.sqrt, slope=_slope_at_edge(lambda x: 0.5 / np.sqrt(x))),
     # Sleef's sinf_u35 and cosf_u35: within 3.5 units in the last place, of two unit roundoffs at most.
     Function("sin", np.sin, slope=_flat(1.0), ulps=7.0),

@@ -14,7 +14,7 @@ from openheart.formula.expr import (
     Reduce,
     walk,
 )
-from openheart.formula.functions import ASIDE, COMPUTED_IN, ULPS
+from openheart.formula.functions import ASIDE, COMPUTED_IN, INTEGERS, ULPS
 from openheart.formula.javascript_blocks import UNITS
 from openheart.formula.javascript_rows import (
     ATOM,
@@ -94,7 +94,7 @@ def computed_within(w: Writer, node: Expr, inner: Precision) -> Operand:
 def aside(w: Writer, name: str, node: Expr) -> Operand:
     """What a kernel does on the side: terms added one by one, a fast function."""
     made = w.of(node)
-    if not w.bounds:
+    if not w.bounds or name in INTEGERS:
         return made
     unit = UNITS[w.precision.name][0]
     if name == "accumulated":

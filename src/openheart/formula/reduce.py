@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from openheart.formula.complex_rounding import PRODUCT
 from openheart.formula.contract import contract, factors_of
 from openheart.formula.expr import Expr, Index, Reduce
 from openheart.formula.folds import FOLDS, Running, empty, folded, matches, running_of, scattered
@@ -69,7 +70,8 @@ def reduce(state: Evaluation, node: Reduce) -> tuple[Array, Error]:
             return np.prod(values, axis=places, keepdims=True)
 
         with np.errstate(all="ignore"):
-            own = multiplied(wide) * (1 + gammas(n, unit + DOUBLE_UNIT)) - np.abs(result)
+            step = of_product(value, unit + DOUBLE_UNIT)
+            own = multiplied(wide) * (1 + gammas(n, step)) - np.abs(result)
             return result, settled(result, own + underflow(wide, multiplied, n, state.precision))
     if node.kind in ("max", "min"):
         worst = -np.inf if node.kind == "max" else np.inf
@@ -92,6 +94,11 @@ def reduce(state: Evaluation, node: Reduce) -> tuple[Array, Error]:
         unsure = None if doubt is None else np.sum(doubt, axis=places, keepdims=True, dtype=np.float64)
         return np.sum(mask, axis=places, keepdims=True), unsure
     return first_extreme(node.kind, value, mask, places), None
+
+
+def of_product(value: Array, unit: float) -> float:
+    """How far one product may be off, relative to it."""
+    return PRODUCT * unit if np.iscomplexobj(value) else unit
 
 
 def terms_of(mask: Array, places: tuple[int, ...], size: int) -> Array:
@@ -267,7 +274,7 @@ def folded_error(
     with np.errstate(all="ignore"):
         if kind == "product":
             wide = np.abs(value) + zero(error)
-            own = fold("product", wide) * (1 + gammas(counts, unit)) - np.abs(result)
+            own = fold("product", wide) * (1 + gammas(counts, of_product(value, unit))) - np.abs(result)
             lost = underflow(wide, lambda v: fold("product", v), counts, state.precision)
             return settled(result, own + lost)
         if kind in ("max", "min"):

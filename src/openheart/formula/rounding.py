@@ -10,13 +10,16 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from openheart.formula import special
+from openheart.formula.complex_rounding import PRODUCT, QUOTIENT, complex_error, complex_power_error
 from openheart.formula.functions import COMPARISONS, FUNCTIONS, STEPS, ULPS, Array, Error
 from openheart.formula.precision import DOUBLE_UNIT, Precision
 
-COMPLEX = {"mul": math.sqrt(5.0), "div": 7.0, "pow": 4.0}
-"""Rounding of a complex product, relative to it, in units (Brent, Percival, Zimmermann, *Error Bounds on
-Complex Floating-Point Multiplication*, 2007). A quotient is a product with the conjugate, over the squared
-modulus (3), in two divisions."""
+SUMMED: dict[str, Callable[..., Array]] = {
+    "zeta": special.zeta_size,
+    "polygamma": lambda n, x: math.factorial(int(n)) * special.zeta_size(n + 1.0, x),
+}
+"""The size of what a series adds up, for the functions that kernels compute as one."""
 
 
 def settled(value: Array, error: Error) -> Error:
@@ -39,6 +42,11 @@ def zero(error: Error) -> Array:
 def integers(values: Sequence[Array]) -> bool:
     """Whether all arrays hold whole numbers or truth values."""
     return all(np.asarray(v).dtype.kind in "iub" for v in values)
+
+
+def wide_type(*values: Array) -> type:
+    """float64, or complex128 where one of the values is complex."""
+    return np.complex128 if any(map(np.iscomplexobj, values)) else np.float64
 
 
 def gammas(counts: Array, unit: float) -> Array:
@@ -65,7 +73,7 @@ def inexact(value: Array, source: Array, precision: Precision) -> Error:
 def exact_error(name: str, value: Array, values: list[Array], errors: list[Error]) -> Error:
     """How errors pass through a function that adds none of its own."""
     if name in COMPARISONS:
-        gap = np.abs(np.asarray(values[0], dtype=np.float64) - values[1])
+        gap = np.abs(np.asarray(values[0], dtype=wide_type(*values)) - values[1])
         around = sum(zero(e) for e in errors)
         doubt = (gap <= around) & (around > 0)
         return doubt if np.any(doubt) else None
@@ -97,7 +105,11 @@ def rounded_error(
     unit, tiny = precision.unit + DOUBLE_UNIT, precision.tiny
     size = np.abs(value)
     if np.iscomplexobj(value):
-        unit *= COMPLEX.get(name, 1.0)
+        if name == "pow":
+            return complex_power_error(value, values, errors, unit) + tiny
+        if name not in ("add", "sub", "mul", "div"):
+            return complex_error(name, value, values, errors, unit) + tiny
+        unit *= {"mul": PRODUCT, "div": QUOTIENT}.get(name, 1.0)
     if name in ("add", "sub"):
         own = unit * size
         for e in errors:
@@ -130,6 +142,8 @@ def rounded_error(
         return ULPS * unit * size + tiny + np.where(passed == 0, 0.0, passed / np.hypot(*values))
     row, x = FUNCTIONS[name], values[-1]
     ulps = 2.0 if name == "sqrt" else row.ulps  # of MKL: within one unit in the last place (0.75 measured)
+    if name in SUMMED:  # below zero the terms of a series may cancel; what they are off by does not
+        size = SUMMED[name](*values)
     own = (ulps * unit * size if row.own is None else row.own(x, size, unit)) + tiny
     error = errors[-1]
     if error is None:

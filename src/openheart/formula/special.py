@@ -129,6 +129,18 @@ def zeta(s: Array, q: Array) -> Array:
         return np.where(s == 1, np.inf, np.where(s < 1, np.nan, value))[()]
 
 
+def zeta_size(s: Array, q: Array) -> Array:
+    """Σₙ |q + n|⁻ˢ: what the terms of ζ(s, q) sum up to where those below zero do not cancel any."""
+    s = np.asarray(s, dtype=np.float64)
+    q = np.asarray(q, dtype=np.float64)
+    below: Array = np.minimum(np.maximum(np.ceil(-q), 0.0), 64.0)
+    with np.errstate(all="ignore"):
+        made: Array = np.where(below > 0, zeta(s, q + below), np.abs(zeta(s, q)))
+        for k in range(int(np.max(below, initial=0.0))):
+            made = np.where(k < below, made + np.abs(q + k) ** (-s), made)
+    return made
+
+
 def polygamma(n: Array, x: Array) -> Array:
     """ψ⁽ⁿ⁾(x) = (−1)ⁿ⁺¹ n! ζ(n + 1, x); n = 0 is digamma."""
     order = int(n)

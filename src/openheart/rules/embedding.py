@@ -22,7 +22,9 @@ from openheart.formula.expr import (
     total,
     where,
 )
-from openheart.formula.functions import double
+from openheart.formula.functions import computed_in, double
+from openheart.formula.precision import FLOAT32
+from openheart.rules import rows
 from openheart.rules.rearrange_backward import stepwise
 from openheart.rules.registry import rule
 
@@ -105,7 +107,15 @@ def embedding_bag(
     if mode == SUM:
         return total(p, row if per_sample_weights is None else per_sample_weights[p] * row, where=here)
     size = named("size", count(p, where=here))
-    combined = total(p, row, where=here) / size if mode == MEAN else largest(p, row, where=here)
+    if mode == MEAN:  # the sum is kept in the output before it is divided
+        whole = total(p, row, where=here)
+        combined = (
+            rows.stored(computed_in(FLOAT32, whole) / size, result)
+            if result.dtype in rows.HALVES
+            else whole / size
+        )
+    else:
+        combined = largest(p, row, where=here)
     return where(size > 0, combined, 0)
 
 
@@ -157,12 +167,14 @@ def embedding_bag_backward(
     padding_idx: int,
     *,
     at: Any,
+    stored: Any,
 ) -> Expr:
     # row v gets the gradient of every bag that it was in, scaled as it was there
     v, d = at
     if mode == MAX:
         b = index("b", grad.shape[0])
-        return total(b, grad[b, d], where=(maximum_indices[b, d] == v) & (bag_size[b] > 0))
+        held = (maximum_indices[b, d] == v) & (bag_size[b] > 0)
+        return stepwise(stored, total(b, grad[b, d], where=held))
     p = index("p", indices.shape[0])
     bag = _bags(indices, offsets, grad.shape[0])[p]
     used = _counted(indices, p, padding_idx, indices[p] == v)
@@ -171,7 +183,8 @@ def embedding_bag_backward(
         scale = scale / _times(indices, num_weights)[indices[p]]
     if mode == MEAN:
         scale = scale / bag_size[bag]
-    return total(p, double(scale) * grad[bag, d] if isinstance(scale, Expr) else grad[bag, d], where=used)
+    shared = double(scale) * grad[bag, d] if isinstance(scale, Expr) else grad[bag, d]
+    return stepwise(stored, total(p, shared, where=used))
 
 
 @rule("_embedding_bag_per_sample_weights_backward")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from openheart.formula.expr import Expr, Leaf, Number, Ref, count, define, index, smallest, total, where
-from openheart.formula.functions import minimum
+from openheart.formula.functions import isnan, minimum
 from openheart.rules.masks import broadcast_shape, earlier, flat, nth, places, row_major_place
 from openheart.rules.registry import rule
 from openheart.rules.strides import reshaped
@@ -176,11 +176,15 @@ def isin_scalar(elements: Any, test_element: Any, invert: bool, *, at: Any) -> E
 
 @rule("_unique2", "_unique")
 def unique(self: Any, *, at: Any, out: Any) -> Expr:
-    # the values in order, each once: the smallest of all, then the smallest above the one before
+    # the values in order, each once: the smallest of all, then the smallest above the one before; then the
+    # NaNs, each of which is a value of its own
     (n,) = at
     p = index("p", math.prod(self.shape))
     x = flat(self, p)
-    return where(n == 0, smallest(p, x), smallest(p, x, where=x > out[0][n - 1]))
+    if self.kind != "float":
+        return where(n == 0, smallest(p, x), smallest(p, x, where=x > out[0][n - 1]))
+    above = where(n == 0, ~isnan(x), x > out[0][n - 1])
+    return where(count(p, where=above) > 0, smallest(p, x, where=above), math.nan)
 
 
 @rule("_unique2", "_unique", output=1)
@@ -189,13 +193,20 @@ def unique_inverse(self: Any, *, at: Any, out: Any) -> Expr:
     if len(at) != self.ndim:
         return Number(0)  # nobody asked: the output is empty
     n = index("n", out[0].shape[0])
-    return count(n, where=out[0][n] < self[at])
+    smaller = count(n, where=out[0][n] < self[at])
+    if self.kind != "float":
+        return smaller
+    # of a NaN: how many values are none, and how many NaNs come before it
+    numbers = count(n, where=~isnan(out[0][n]))
+    nans = earlier(lambda p: isnan(flat(self, p)), math.prod(self.shape) + 1)
+    return where(isnan(self[at]), numbers + nans[row_major_place(at, self.shape)], smaller)
 
 
 @rule("_unique2", output=2)
 def unique_counts(self: Any, *, at: Any, out: Any) -> Expr:
     p = index("p", math.prod(self.shape))
-    return count(p, where=flat(self, p) == out[0][at[0]])
+    times = count(p, where=flat(self, p) == out[0][at[0]])
+    return times if self.kind != "float" else where(isnan(out[0][at[0]]), 1, times)
 
 
 def _changes(self: Any, p: Expr) -> Expr:

@@ -4,10 +4,28 @@ from __future__ import annotations
 
 from typing import Any
 
-from openheart.formula.expr import Expr, Leaf, count, index, named, total, where
-from openheart.formula.functions import accumulated, computed_in, conj
-from openheart.formula.precision import FLOAT32, Precision
-from openheart.rules.registry import rule
+from openheart.formula.expr import Expr, Leaf, Number, count, expr, index, named, total, where
+from openheart.formula.functions import accumulated, computed_in, conj, to_bool
+from openheart.formula.precision import FLOAT32
+from openheart.rules.registry import rule, value_of
+from openheart.rules.rows import HALVES, held, stored
+
+
+def factor(scalar: Any, result: Any) -> Any:
+    """A scalar as the kernel multiplies by it: of a tensor of whole numbers by its whole part."""
+    if result.kind in ("int", "bool") and type(value_of(scalar)) is float:
+        return Number(held(value_of(scalar), "int64" if result.kind == "int" else "bool"), scalar.name)
+    return scalar
+
+
+def scaled_sum(beta: Any, start: Expr, alpha: Any, terms: Expr, result: Any) -> Expr:
+    """β·start + α·terms; with β = 0 `start` is not read, and in half precision β·start is stored first."""
+    added = factor(alpha, result) * terms
+    if value_of(factor(beta, result)) == 0:
+        whole = expr(added)
+    else:
+        whole = accumulated(stored(factor(beta, result) * start, result), added)
+    return to_bool(whole) if result.kind == "bool" else whole
 
 
 @rule("mm", "mm.out")
@@ -19,11 +37,11 @@ def mm(self: Any, mat2: Any, *, at: Any) -> Expr:
 
 
 @rule("addmm", "addmm_", "addmm.out")
-def addmm(self: Any, mat1: Any, mat2: Any, beta: Any, alpha: Any, *, at: Any) -> Expr:
+def addmm(self: Any, mat1: Any, mat2: Any, beta: Any, alpha: Any, *, at: Any, result: Any) -> Expr:
     # out = β b + α A B
     i, j = at
     k = index("k", mat1.shape[1])
-    return accumulated(beta * self.broadcast(at), alpha * total(k, mat1[i, k] * mat2[k, j]))
+    return scaled_sum(beta, self.broadcast(at), alpha, total(k, mat1[i, k] * mat2[k, j]), result)
 
 
 @rule("bmm", "bmm.out")
@@ -35,36 +53,48 @@ def bmm(self: Any, mat2: Any, *, at: Any) -> Expr:
 
 
 @rule("baddbmm", "baddbmm_", "baddbmm.out")
-def baddbmm(self: Any, batch1: Any, batch2: Any, beta: Any, alpha: Any, *, at: Any) -> Expr:
+def baddbmm(self: Any, batch1: Any, batch2: Any, beta: Any, alpha: Any, *, at: Any, result: Any) -> Expr:
     b, i, j = at
     k = index("k", batch1.shape[2])
-    return accumulated(beta * self.broadcast(at), alpha * total(k, batch1[b, i, k] * batch2[b, k, j]))
+    product = total(k, batch1[b, i, k] * batch2[b, k, j])
+    return scaled_sum(beta, self.broadcast(at), alpha, product, result)
 
 
 @rule("addbmm", "addbmm_")
-def addbmm(self: Any, batch1: Any, batch2: Any, beta: Any, alpha: Any, *, at: Any, stored: Precision) -> Expr:
+def addbmm(self: Any, batch1: Any, batch2: Any, beta: Any, alpha: Any, *, at: Any, result: Any) -> Expr:
     # out = β b + α Σ_b A_b B_b; in half precision the running sum is stored after every product
     i, j = at
     b, k = index("b", batch1.shape[0]), index("k", batch1.shape[2])
     term = batch1[b, i, k] * batch2[b, k, j]
-    if stored.unit > FLOAT32.unit:
+    products = total((b, k), term)
+    if result.dtype in HALVES:
         products = total(b, computed_in(FLOAT32, total(k, term)))
-        return computed_in(stored, accumulated(beta * self.broadcast(at), alpha * products))
-    return accumulated(beta * self.broadcast(at), alpha * total((b, k), term))
+    return stored(scaled_sum(beta, self.broadcast(at), alpha, products, result), result)
 
 
 @rule("mv")
-def mv(self: Any, vec: Any, *, at: Any) -> Expr:
+def mv(self: Any, vec: Any, *, at: Any, result: Any, geometry: Any) -> Expr:
+    # in half precision the plain loop, which takes vectors with gaps, adds up in the tensor's own format
     (i,) = at
     k = index("k", self.shape[1])
-    return total(k, self[i, k] * vec[k])
+    made = total(k, self[i, k] * vec[k])
+    return made if geometry["vec"].stride == (1,) else stored(made, result)
 
 
 @rule("addmv", "addmv_")
-def addmv(self: Any, mat: Any, vec: Any, beta: Any, alpha: Any, *, at: Any) -> Expr:
+def addmv(self: Any, mat: Any, vec: Any, beta: Any, alpha: Any, *, at: Any, result: Any) -> Expr:
     (i,) = at
     k = index("k", mat.shape[1])
-    return accumulated(beta * self.broadcast(at), alpha * total(k, mat[i, k] * vec[k]))
+    # in half precision the plain loop adds up in the tensor's own format; the quick one does where α = 1
+    return stored(scaled_sum(beta, self.broadcast(at), alpha, total(k, mat[i, k] * vec[k]), result), result)
+
+
+@rule("addr", "addr_", "addr.out")
+def addr(self: Any, vec1: Any, vec2: Any, beta: Any, alpha: Any, *, at: Any, result: Any) -> Expr:
+    # out = β C + α a bᵀ; in half precision each step is rounded
+    i, j = at
+    product = factor(alpha, result) * vec1[i] * vec2[j]
+    return stored(scaled_sum(beta, self.broadcast(at), 1, product, result), result)
 
 
 @rule("dot")

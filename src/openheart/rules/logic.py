@@ -35,6 +35,8 @@ def like(scalar: Any, tensor: Any) -> Any:
 def converted(x: Any, result: Any) -> Expr:
     """The number x as the result's kind of number: whole numbers cut off a fraction, formats round."""
     whole = cast(x, result.kind, kind_of(x))  # type: ignore[arg-type]
+    if result.dtype in BITS and kind_of(x) in ("float", "complex"):
+        return apply(f"fits_{result.dtype}", whole)
     if not isinstance(x, Ref) or whole is not x or result.dtype not in PRECISIONS:
         return whole
     rounds = getattr(x.tensor, "dtype", result.dtype) != result.dtype

@@ -79,9 +79,9 @@ def huber_loss(self: Any, target: Any, reduction: int, delta: Any, *, at: Any, r
 
 @rule("soft_margin_loss", "soft_margin_loss.out")
 def soft_margin_loss(self: Any, target: Any, reduction: int, *, at: Any, result: Any) -> Expr:
-    # log(1 + e^(−yx))
+    # log(1 + e^(−yx)), four calls, each with a result of the tensor's own format
     def term(i: Sequence[Expr]) -> Expr:
-        return log1p(exp(-target.broadcast(i) * self.broadcast(i)))
+        return stored(log1p(exp(-target.broadcast(i) * self.broadcast(i))), result)
 
     return reduced(term, (self, target), reduction, at, result)
 

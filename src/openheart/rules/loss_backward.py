@@ -45,7 +45,7 @@ def huber_loss_backward(
 def soft_margin_loss_backward(grad_output: Any, self: Any, target: Any, reduction: int, result: Any) -> Expr:
     # (log(1 + z))′ = −y·z / (1 + z), z = e^(−yx)
     z = named("z", exp(-target * self))
-    return stored(-1 / size(self, reduction) * target * z / (1 + z) * grad_output, result)
+    return stored(target * z * (-1 / size(self, reduction)) / (1 + z) * grad_output, result)
 
 
 def binary_cross_entropy_backward(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from openheart.formula.expr import (
@@ -21,7 +21,7 @@ from openheart.formula.expr import (
     total,
     where,
 )
-from openheart.formula.functions import computed_in, double, exp, isinf, isnan, log, sqrt
+from openheart.formula.functions import computed_in, double, exp, hypot, imag, isinf, isnan, log, real, sqrt
 from openheart.formula.precision import FLOAT32
 from openheart.rules.convolution import is_half
 from openheart.rules.reduction import across, element, holds
@@ -33,10 +33,17 @@ def average(over: Sequence[Index], x: Expr) -> Expr:
 
 
 def variance(
-    self: Tensor, dim: Any, correction: Any, keepdim: bool, at: Sequence[Index], stored: Any = None
+    self: Tensor,
+    dim: Any,
+    correction: Any,
+    keepdim: bool,
+    at: Sequence[Index],
+    stored: Any = None,
+    part: Callable[[Expr], Expr] = expr,
 ) -> Expr:
     # σ² = Σ (x − μ)²/(n − correction); a reduction to one element centres on μ as the mean's kernel rounds it
-    over, x = across(self, dim, keepdim, at)
+    over, given = across(self, dim, keepdim, at)
+    x = part(given)
     mu = average(over, x)
     if stored is FLOAT32 and math.prod(i.extent for i in at) == 1:
         mu = computed_in(FLOAT32, mu)
@@ -53,11 +60,18 @@ def carried(x: Expr, stored: Any) -> Expr:
 
 @rule("var.correction", "var_mean.correction")
 def variance_over(self: Any, dim: Any, correction: Any, keepdim: Any, *, at: Any, stored: Any) -> Expr:
-    return carried(variance(self, dim, correction, keepdim, at, stored), stored)
+    # of complex numbers the real parts' and the imaginary parts' together: Σ |z − μ|²
+    parts = (real, imag) if self.kind == "complex" else (expr,)
+    first, *others = (
+        carried(variance(self, dim, correction, keepdim, at, stored, part), stored) for part in parts
+    )
+    return first + others[0] if others else first
 
 
 @rule("std.correction", "std_mean.correction")
 def deviation_over(self: Any, dim: Any, correction: Any, keepdim: Any, *, at: Any, stored: Any) -> Expr:
+    if self.kind == "complex":
+        return sqrt(expr(variance_over(self, dim, correction, keepdim, at=at, stored=stored)))
     return carried(sqrt(variance(self, dim, correction, keepdim, at, stored)), stored)
 
 
@@ -70,7 +84,12 @@ def mean_beside(self: Any, dim: Any, keepdim: Any, *, at: Any, stored: Any, resu
 
 
 def norm(over: Sequence[Index], x: Ref, body: Expr, order: float) -> Expr:
-    """‖x‖_p = (Σ |x|^p)^(1/p); the largest |x| for p = ∞, the smallest for −∞, how many are not 0 for 0."""
+    """‖x‖_p = (Σ |x|^p)^(1/p); the largest |x| for p = ∞, the smallest for −∞, how many are not 0 for 0.
+
+    Of a complex number |z| = √(a² + b²) is what is added up (aten/src/ATen/native/SharedReduceOps.h).
+    """
+    if x.tensor.kind == "complex":
+        body = named("r", hypot(real(x), imag(x)))
     if order == math.inf:
         return largest(over, abs(body))
     if order == -math.inf:
@@ -89,7 +108,8 @@ def vector_norm(
     self: Any, ord: Any, dim: Any, keepdim: Any, *, at: Any, result: Any, geometry: Any, stored: Any
 ) -> Expr:
     over, x = across(self, dim, keepdim, at)
-    return norm(over, x, element(x, result, geometry, stored), float(value_of(ord)))
+    body = x if self.kind == "complex" else element(x, result, geometry, stored)
+    return norm(over, x, body, float(value_of(ord)))
 
 
 @rule("norm.ScalarOpt_dim", "norm.ScalarOpt_dim_dtype")
@@ -109,9 +129,11 @@ def norm_of_all(self: Any, p: Any, *, at: Any, result: Any, geometry: Any, store
 
 @rule("logsumexp", "logsumexp.out")
 def logsumexp(self: Any, dim: Any, keepdim: Any, *, at: Any, stored: Any) -> Expr:
-    # m + log Σ exp(x − m), m the largest x (0 where that is infinite)
+    # m + log Σ exp(x − m), m the largest x (0 where that is infinite); of complex numbers, the largest real
+    # part
     over, x = across(self, dim, keepdim, at)
-    top = largest(over, x) if over else expr(x)
+    compared = real(x) if self.kind == "complex" else expr(x)
+    top = largest(over, compared) if over else compared
     m = named("m", where(isinf(top), 0.0, top))
     if not is_half(stored):
         return m + log(total(over, exp(x - m)))

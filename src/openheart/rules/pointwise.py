@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from openheart.formula.expr import Expr, Operand, Ref, apply, expr, is_number, where
+from openheart.formula.expr import Apply, Expr, Operand, Ref, apply, expr, is_number, named, where
 from openheart.formula.functions import (
+    COMPUTED_IN,
     acos,
     acosh,
     asin,
@@ -135,8 +136,25 @@ def first_of(a: Any, b: Any, chosen: Expr) -> Expr:
 
 def logaddexp(self: Any, other: Any, power: Any, inverse: Any, plus_one: Any) -> Expr:
     # log(eᵃ + eᵇ) = m + log(1 + e^−|a−b|), m the larger of the two
+    if kind_of(self) == "complex":
+        return complex_logaddexp(self, other)
     m = maximum(self, other)
     return where(isinf(self) & (self == other), self, m + plus_one(power(-abs(self - other))))
+
+
+def complex_logaddexp(self: Any, other: Any) -> Expr:
+    """log(eᵃ + eᵇ) = m + log(1 + e^(l−m)), m the one with the larger real part."""
+    a, b = real(self), real(other)
+    low, high = named("l", where(a < b, self, other)), named("m", where(a < b, other, self))
+    whole = where(
+        isinf(a) & (a == b), where(a < 0, low, log(exp(low) + exp(high))), log1p(exp(low - high)) + high
+    )
+    return where(isnan(self), self, where(isnan(other), other, whole))
+
+
+def exp2_of(self: Any) -> Expr:
+    """2ˣ; of a complex number e^(x·ln 2), the product rounded."""
+    return exp(math.log(2) * self) if kind_of(self) == "complex" else exp2(self)
 
 
 def times_log(factor: Any, argument: Any, logarithm: Expr) -> Expr:
@@ -158,8 +176,25 @@ def nan_to_num(self: Any, nan: Any = None, posinf: Any = None, neginf: Any = Non
     return filled(self, nan, posinf, neginf, PRECISIONS[self.tensor.dtype].largest)
 
 
-def power(self: Any, exponent: Any) -> Expr:
-    """aᵇ; of whole numbers with a negative exponent only ±1 have one, the others give 0."""
+def power(self: Any, exponent: Any, result: Any) -> Expr:
+    """aᵇ; of whole numbers with a negative exponent only ±1 have one, the others give 0.
+
+    But for float16 the kernel has forms of its own for the exponents ½, −½, 3 and −2: a square root of −∞ is
+    a NaN, and in bfloat16 each of their steps is rounded (aten/src/ATen/native/cpu/PowKernel.cpp).
+    """
+    plain = exponent
+    while isinstance(plain, Apply) and plain.function in COMPUTED_IN:
+        (plain,) = plain.args
+    known = value_of(plain)
+    special = result.kind == "float" and result.dtype != "float16"
+    if special and not isinstance(known, Expr) and isinstance(self, Expr):
+        if known == 0.5:
+            return sqrt(self)
+        if known == -0.5:
+            return 1 / stored(sqrt(self), result)
+        if known in (3, -2) and result.dtype == "bfloat16":
+            square = stored(self * self, result)
+            return square * self if known == 3 else 1 / square
     if isinstance(exponent, Ref) and kind_of(self) == "int" and kind_of(exponent) == "int":
         inverse = where(abs(self) == 1, expr(self) ** abs(exponent), 0)
         return where(exponent < 0, inverse, expr(self) ** maximum(exponent, 0))
@@ -186,8 +221,7 @@ row("floor_divide")(lambda self, other, result: quotient(self, other, result, "f
 row("ldexp")(lambda self, other, result: self * stored(2.0 ** expr(other), result))
 row("remainder", scalars="stored")(remainder)
 row("fmod", scalars="stored")(lambda self, other: fmod(self, other))
-row("pow", scalars="either")(power)
-row("float_power", scalars="either")(power)
+row("pow", "float_power", scalars="either")(power)
 row("reciprocal")(lambda self: 1 / self)
 # a lazy negative (the imaginary part of a lazy conjugate) is a view with a mark on it
 row("neg", "_neg_view", "_neg_view_copy")(lambda self: -self)
@@ -230,7 +264,7 @@ row("frac")(lambda self: self - trunc(self))
 row("sqrt")(lambda self: sqrt(self))
 row("rsqrt")(lambda self, result: 1 / stored(sqrt(self), result))
 row("exp")(lambda self: exp(self))
-row("exp2")(lambda self: exp2(self))
+row("exp2")(exp2_of)
 row("expm1")(lambda self: expm1(self))
 row("log")(lambda self: log(self))
 row("log2")(lambda self: log2(self))

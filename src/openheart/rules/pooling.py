@@ -21,7 +21,7 @@ from openheart.formula.expr import (
     total,
     where,
 )
-from openheart.formula.functions import computed_in, isnan, maximum, minimum
+from openheart.formula.functions import computed_in, fmod, isnan, maximum, minimum
 from openheart.formula.precision import Precision
 from openheart.rules.convolution import is_half
 from openheart.rules.registry import rule
@@ -214,7 +214,10 @@ def avg_pool(
     u = offsets(window)
     seen, inside = seen_at(window, p, u)
     seen_sum = total(u, self[(*lead, *seen)], where=inside)
-    return seen_sum / divisor(window, p, count_include_pad, divisor_override)
+    share = divisor(window, p, count_include_pad, divisor_override)
+    if self.kind == "int":  # whole numbers are divided towards zero
+        return (seen_sum - fmod(seen_sum, share)) // share
+    return seen_sum / share
 
 
 @rule(

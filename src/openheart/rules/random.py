@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from openheart.formula.expr import Expr, Leaf, Number, expr, where
+from openheart.formula.functions import rounded_to
+from openheart.formula.precision import FLOAT32, PRECISIONS
 from openheart.rules.registry import rule, value_of
-from openheart.rules.rows import forms, row, slot
+from openheart.rules.rows import HALVES, forms, row, slot
 
 DRAWN = (
     "rand rand_like randn randn_like randint randint_like randperm bernoulli uniform normal exponential "
@@ -52,10 +54,15 @@ row("native_dropout_backward")(lambda grad_output, mask, scale: grad_output * ma
 
 
 @rule("rrelu_with_noise", "rrelu_with_noise_", "rrelu_with_noise.out")
-def rrelu_with_noise(self: Any, lower: Any, upper: Any, training: bool, *, at: Any, out: Any) -> Expr:
+def rrelu_with_noise(
+    self: Any, lower: Any, upper: Any, training: bool, *, at: Any, out: Any, result: Any
+) -> Expr:
     # x above zero, r·x below: r was drawn in training, else it is the middle of its range
+    # (in half precision the kernel multiplies by what it drew, of which the noise is the nearest number)
     x = self[at]
     slope = out[-1][at] if training else (expr(lower) + upper) / 2
+    if training and result.dtype in HALVES:
+        slope = rounded_to(PRECISIONS[result.dtype], slope, FLOAT32)
     return where(x > 0, x, x * slope)
 
 

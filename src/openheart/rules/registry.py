@@ -248,6 +248,8 @@ def cast(x: Operand, kind: Kind, source: Kind) -> Expr:
     """X as another kind of number; rounding to a narrower float is the output's own rounding."""
     if kind == source or (kind in ("float", "complex") and source != "complex"):
         return expr(x)
+    if kind == "int" and source == "complex":
+        return apply("int", apply("real", x))
     return apply({"int": "int", "bool": "bool", "float": "real"}.get(kind, "float"), x)
 
 

@@ -33,7 +33,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
 }
 """How else the schemas spell a parameter."""
 HALVES = ("bfloat16", "float16")
-WHOLE = frozenset({"value", "start", "end"})
+WHOLE = frozenset({"value", "start", "end", "min_val", "max_val"})
 """Parameters of which a tensor of whole numbers takes the whole part."""
 KEPT = frozenset({"condition", "mask"})
 """Parameters that choose: they are never converted to the result's kind of number."""

@@ -28,13 +28,29 @@ from openheart.formula.expr import (
     where,
 )
 from openheart.formula.expr import index as index_variable
-from openheart.formula.functions import accumulated, maximum, minimum
+from openheart.formula.functions import accumulated, maximum, minimum, to_bool
 from openheart.rules.indexing import chosen, first_dimension, index_shape, is_mask
+from openheart.rules.linear import factor
 from openheart.rules.masks import before, flat
 from openheart.rules.rearrange_backward import stepwise
-from openheart.rules.registry import rule
+from openheart.rules.registry import rule, value_of
+from openheart.rules.rows import held
 from openheart.rules.strides import reshaped
 from openheart.rules.views import dimension, replaced
+
+
+def as_held(self: Any, x: Expr) -> Expr:
+    """A sum as a tensor holds it: of truth values, whether any of them is true."""
+    return to_bool(x) if self.kind == "bool" else x
+
+
+def as_element(value: Any, self: Any) -> Expr:
+    """A number as an element of a tensor: rounded to its format, or cut to a whole one."""
+    if hasattr(value, "shape"):
+        return value[()]
+    number = value_of(value)
+    return expr(value) if isinstance(number, bool) else Number(held(number, self.dtype), value.name)
+
 
 # -- scatter: index has the shape of the source --------------------------------------------------------
 
@@ -77,48 +93,56 @@ def scatter(self: Any, dim: int, index: Any, src: Any, *, at: Any) -> Expr:
 @rule("scatter.value", "scatter_.value", "scatter.value_out")
 def scatter_value(self: Any, dim: int, index: Any, value: Any, *, at: Any) -> Expr:
     k, _, here = _sources(index, dim, at)
-    return where(count(k, where=here) > 0, value, self[at])
+    return where(count(k, where=here) > 0, as_element(value, self), self[at])
 
 
 @rule("scatter_add", "scatter_add_", "scatter_add.out")
 def scatter_add(self: Any, dim: int, index: Any, src: Any, *, at: Any, stored: Any) -> Expr:
     # out[i] = self[i] + Σₖ src[k] over all k with index[k] = i
     k, place, here = _sources(index, dim, at)
-    return stepwise(stored, accumulated(self[at], total(k, Ref(src, place(k)[: src.ndim]), where=here)))
+    added = accumulated(self[at], total(k, Ref(src, place(k)[: src.ndim]), where=here))
+    return as_held(self, stepwise(stored, added))
 
 
 @rule("scatter.reduce", "scatter_.reduce", "scatter.reduce_out")
-def scatter_by(self: Any, dim: int, index: Any, src: Any, reduce: str, *, at: Any) -> Expr:
+def scatter_by(self: Any, dim: int, index: Any, src: Any, reduce: str, *, at: Any, stored: Any) -> Expr:
     k, place, here = _sources(index, dim, at)
-    return _combined(
-        "sum" if reduce == "add" else "prod",
-        self[at],
-        k,
-        Ref(src, place(k)[: src.ndim]),
-        here,
-        True,
-        self.kind,
-    )
+    by = "sum" if reduce == "add" else "prod"
+    return _combined(by, self, at, k, Ref(src, place(k)[: src.ndim]), here, True, stored)
 
 
 @rule("scatter.value_reduce", "scatter_.value_reduce", "scatter.value_reduce_out")
-def scatter_value_by(self: Any, dim: int, index: Any, value: Any, reduce: str, *, at: Any) -> Expr:
+def scatter_value_by(
+    self: Any, dim: int, index: Any, value: Any, reduce: str, *, at: Any, stored: Any
+) -> Expr:
     k, _, here = _sources(index, dim, at)
-    return _combined("sum" if reduce == "add" else "prod", self[at], k, value, here, True, self.kind)
+    by = "sum" if reduce == "add" else "prod"
+    return _combined(by, self, at, k, as_element(value, self), here, True, stored)
 
 
 @rule("scatter_reduce.two", "scatter_reduce_.two", "scatter_reduce.two_out")
 def scatter_reduce(
-    self: Any, dim: int, index: Any, src: Any, reduce: str, include_self: bool, *, at: Any
+    self: Any, dim: int, index: Any, src: Any, reduce: str, include_self: bool, *, at: Any, stored: Any
 ) -> Expr:
     k, place, here = _sources(index, dim, at)
-    return _combined(reduce, self[at], k, Ref(src, place(k)[: src.ndim]), here, include_self, self.kind)
+    return _combined(reduce, self, at, k, Ref(src, place(k)[: src.ndim]), here, include_self, stored)
 
 
 def _combined(
-    reduce: str, own: Expr, k: Index, source: Expr, here: Expr, include_self: bool, kind: str
+    reduce: str,
+    self: Any,
+    at: Sequence[Index],
+    k: Index,
+    source: Operand,
+    here: Expr,
+    include_self: bool,
+    stored: Any,
 ) -> Expr:
-    """The sources that write here, combined, with what was there unless they replace it."""
+    """The sources that write here, combined, with what was there unless they replace it.
+
+    They are combined one by one in place, so that in half precision each step is rounded.
+    """
+    own = self[at]
     if reduce in ("sum", "mean"):
         added = total(k, source, where=here)
         sources: Expr = count(k, where=here)
@@ -127,13 +151,14 @@ def _combined(
         else:
             terms = sources + 1 if include_self else sources
             whole = accumulated(own, added) if include_self else added
-            made = whole // terms if kind == "int" else whole / terms
+            made = whole // terms if self.kind == "int" else whole / terms
     elif reduce in ("prod", "product"):
         multiplied = product(k, source, where=here)
         made = own * multiplied if include_self else multiplied
     else:
         extreme = (largest if reduce == "amax" else smallest)(k, source, where=here)
         made = (maximum if reduce == "amax" else minimum)(own, extreme) if include_self else extreme
+    made = as_held(self, stepwise(stored, made))
     return made if include_self else where(count(k, where=here) > 0, made, own)
 
 
@@ -158,7 +183,8 @@ def _source(source: Any, place: tuple[Expr, ...]) -> Ref:
 def index_add(self: Any, dim: int, index: Any, source: Any, alpha: Any, *, at: Any, stored: Any) -> Expr:
     # out[i, …] = self[i, …] + α Σₖ source[k, …] over all k with index[k] = i
     k, place, here = _slices(self, dim, index, at)
-    return stepwise(stored, accumulated(self[at], total(k, alpha * _source(source, place(k)), where=here)))
+    added = accumulated(self[at], total(k, factor(alpha, self) * _source(source, place(k)), where=here))
+    return as_held(self, stepwise(stored, added))
 
 
 @rule("index_copy", "index_copy_", "index_copy.out")
@@ -170,15 +196,15 @@ def index_copy(self: Any, dim: int, index: Any, source: Any, *, at: Any) -> Expr
 @rule("index_fill.int_Scalar", "index_fill_.int_Scalar", "index_fill.int_Tensor", "index_fill_.int_Tensor")
 def index_fill(self: Any, dim: int, index: Any, value: Any, *, at: Any) -> Expr:
     k, _, here = _slices(self, dim, index, at)
-    return where(count(k, where=here) > 0, value[()] if hasattr(value, "shape") else value, self[at])
+    return where(count(k, where=here) > 0, as_element(value, self), self[at])
 
 
 @rule("index_reduce", "index_reduce_", "index_reduce.out")
 def index_reduce(
-    self: Any, dim: int, index: Any, source: Any, reduce: str, include_self: bool, *, at: Any
+    self: Any, dim: int, index: Any, source: Any, reduce: str, include_self: bool, *, at: Any, stored: Any
 ) -> Expr:
     k, place, here = _slices(self, dim, index, at)
-    return _combined(reduce, self[at], k, _source(source, place(k)), here, include_self, self.kind)
+    return _combined(reduce, self, at, k, _source(source, place(k)), here, include_self, stored)
 
 
 # -- index_put: x[indices] = values -------------------------------------------------------------------
@@ -208,7 +234,7 @@ def index_put(self: Any, indices: Any, values: Any, accumulate: bool, *, at: Any
         return values.broadcast((*rest[:first], *place, *rest[first:]))
 
     if accumulate:
-        return stepwise(stored, accumulated(self[at], total(b, source(b), where=here)))
+        return as_held(self, stepwise(stored, accumulated(self[at], total(b, source(b), where=here))))
     order = reshaped(b, shape, (math.prod(shape),))[0] if shape else Number(0)
     last = named("last", largest(b, order, where=here)) if b else None
     if last is None:
@@ -218,7 +244,7 @@ def index_put(self: Any, indices: Any, values: Any, accumulate: bool, *, at: Any
 
 def _value(values: Any, place: Sequence[Expr], own: Expr, accumulate: bool) -> Expr:
     put = values.broadcast(place)
-    return own + put if accumulate else put
+    return as_held(values, own + put) if accumulate else put
 
 
 def _masked_put(self: Any, indices: Any, values: Any, accumulate: bool, at: Sequence[Expr]) -> Expr:
@@ -231,7 +257,8 @@ def _masked_put(self: Any, indices: Any, values: Any, accumulate: bool, at: Sequ
     else:
         n = Number(0)  # one value for all
     put = values.broadcast((*at[:start], n, *at[start + mask.ndim :]))
-    return where(Ref(mask, tuple(inner)) != 0, self[at] + put if accumulate else put, self[at])
+    written = as_held(self, self[at] + put) if accumulate else put
+    return where(Ref(mask, tuple(inner)) != 0, written, self[at])
 
 
 @rule("put", "put_")
@@ -241,5 +268,5 @@ def put(self: Any, index: Any, source: Any, accumulate: bool, *, at: Any, stored
     (place,) = reshaped(at, self.shape, (math.prod(self.shape),))
     here = flat(index, k) % math.prod(self.shape) == place
     if accumulate:
-        return stepwise(stored, accumulated(self[at], total(k, flat(source, k), where=here)))
+        return as_held(self, stepwise(stored, accumulated(self[at], total(k, flat(source, k), where=here))))
     return _overwritten(k, here, lambda last: flat(source, last), self[at])

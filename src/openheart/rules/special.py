@@ -76,9 +76,9 @@ def derivative(n: int, self: Any) -> Expr:
     return psi(self) if n == 0 else trigamma(self) if n == 1 else polygamma(n, self)
 
 
-def logit_backward(grad_output: Any, self: Any, eps: Any = None) -> Expr:
+def logit_backward(grad_output: Any, self: Any, result: Any, eps: Any = None) -> Expr:
     # d/dx log(x / (1 − x)) = 1 / (x(1 − x)); outside [ε, 1 − ε] nothing passes, outside [0, 1] a NaN
-    slope = grad_output / (self * (1 - self))
+    slope = stored(grad_output / (self * (1 - self)), result)
     if eps is None or value_of(eps) < 0:
         return where((self < 0) | (self > 1), math.nan, slope)
     return where((self < eps) | (self > 1 - eps), 0.0, slope)
