@@ -78,9 +78,9 @@ class Line:
         self._many = schema is not None and len(schema.returns) > 1
         self._single = not self._lists and not self._many and call.slots == ((0, None),)
 
-    def result(self, env: Tensors) -> Any:
+    def result(self, env: Tensors, moved: Mapping[int, int] | None = None) -> Any:
         """What the operator returns, tensors or not."""
-        args, kwargs = self._arguments(env, None, None)
+        args, kwargs = self._arguments(env, None, moved)
         return self._operator(*args, **kwargs)
 
     def run(

@@ -10,7 +10,7 @@ from openheart.errors import InterventionError
 from openheart.recording import Recording, Value, values_in
 from openheart.recording.addresses import Part
 
-__all__ = ["earlier_names", "refuse_partial"]
+__all__ = ["earlier_names", "refuse_partial", "step_of"]
 
 _SIDE = re.compile(
     r"^(?:@(?P<step>\d+) )?(?P<path>.*?)(?::(?P<visit>\d+))?\.(?P<side>in|out)(?:_\d+|\.\w+)?$"
@@ -43,10 +43,10 @@ def earlier_names(recording: Recording, name: str, value: Value) -> list[str]:
     names = [other for other, item in recording._named.values.items() if item is value and other != name]
     match = _SIDE.match(name)
     if match is None or match["side"] == "in":
-        step = _step_of(name)
+        step = step_of(name)
         bare = name.rpartition(" ")[2]
         return [
-            other for other in names if other.rpartition(" ")[2] == f"{bare}.after" and _step_of(other) < step
+            other for other in names if other.rpartition(" ")[2] == f"{bare}.after" and step_of(other) < step
         ]
     visits = [(visit.path, visit.number, visit.step) for visit in recording._read().visits]
     mine = _visit_of(match)
@@ -63,7 +63,8 @@ def earlier_names(recording: Recording, name: str, value: Value) -> list[str]:
     return found
 
 
-def _step_of(name: str) -> int:
+def step_of(name: str) -> int:
+    """The step that a name speaks of."""
     return int(name[1:].partition(" ")[0]) if name.startswith("@") and " " in name else 0
 
 

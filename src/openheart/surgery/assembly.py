@@ -170,13 +170,16 @@ class _Assembly:
                 for place, group in enumerate(step.groups)
             )
             calls = [self.numbers[call] for call in step.calls if call in self.numbers]
+            again = self.run.plan.again.get(number)
+            if again is not None:
+                calls += self._numbers([again])
             span = range(min(calls), max(calls) + 1) if calls else range(0)
             facts.optimizers.append(OptimizerStep(step.kind, step.step, span, groups))
 
     def _graph(self) -> Graph:
         """Autograd's graph as it would have been: each edit is a node of its own."""
         plan = self.run.plan
-        numbers = {call: number for call, number in self.numbers.items() if call not in plan.untold}
+        numbers = dict(self.numbers)
         numbers |= {line: self.added_numbers[id(added)] for line, added in plan.instead.items()}
         old = self.old.graph.renumbered(numbers)
         nodes, slots = list(old.nodes), dict(old.slots)

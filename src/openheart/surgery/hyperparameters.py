@@ -9,10 +9,8 @@ were recorded, which must give the recorded calls, and once with the others: it 
 
 from __future__ import annotations
 
-import inspect
 import math
 import re
-import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +19,9 @@ import torch
 from openheart.errors import AddressError, InterventionError
 from openheart.recording import Call, OptimizerStep, Recording, Value
 from openheart.surgery.edits import Edit
+from openheart.surgery.optimizing import rerun
 from openheart.surgery.plan import Plan
+from openheart.surgery.stepping import made_of, prepared, run_again
 from openheart.surgery.tracing import applied
 
 __all__ = ["Option", "edit_option", "option_of"]
@@ -83,7 +83,7 @@ def edit_option(recording: Recording, plan: Plan, edit: Edit, option: Option) ->
                 _change(plan, options, edit, option)
         plan.options[number] = new
         if new != old:
-            _constants(recording, plan, step, new)
+            _constants(recording, plan, number, new)
 
 
 def _change(plan: Plan, options: dict[str, Any], edit: Edit, option: Option) -> None:
@@ -129,7 +129,11 @@ def _changed(old: Any, edit: Edit) -> Any:
     return new
 
 
-def _constants(recording: Recording, plan: Plan, step: OptimizerStep, options: list[dict[str, Any]]) -> None:
+def _constants(recording: Recording, plan: Plan, number: int, options: list[dict[str, Any]]) -> None:
+    step = recording.optimizers[number]
+    if any(earlier < number for earlier in plan.again):  # it goes on from a state that was not recorded
+        rerun(recording, plan, number)
+        return
     recorded = [recording.calls[number] for number in step.calls if recording.calls[number].name != "reread"]
     before = _calls_of(step, [dict(group.options) for group in step.groups])
     if [call.op for call in before] != [call.op for call in recorded] or any(
@@ -138,7 +142,8 @@ def _constants(recording: Recording, plan: Plan, step: OptimizerStep, options: l
         raise InterventionError("error.option.repeat", kind=step.kind)
     after = _calls_of(step, options)
     if [call.op for call in after] != [call.op for call in recorded]:
-        raise InterventionError("error.option.other_calls", kind=step.kind)
+        rerun(recording, plan, number)
+        return
     for call, other in zip(recorded, after, strict=True):
         args = [_merged(one, two) for one, two in zip(call.args, other.args, strict=True)]
         kwargs = {name: _merged(item, other.kwargs[name]) for name, item in call.kwargs.items()}
@@ -147,54 +152,8 @@ def _constants(recording: Recording, plan: Plan, step: OptimizerStep, options: l
 
 def _calls_of(step: OptimizerStep, options: list[dict[str, Any]]) -> list[Call]:
     """The calls that the optimizer makes with these options, from what the step found."""
-    from openheart.record import recording as record_block
-
-    kind = _class_of(step.kind)
-    groups: list[dict[str, Any]] = []
-    for group, given in zip(step.groups, options, strict=True):
-        parameters = []
-        for value, gradient in zip(group.parameters, group.gradients, strict=True):
-            parameter = torch.nn.Parameter(value.data.clone(), requires_grad=value.dtype.is_floating_point)
-            parameter.grad = None if gradient is None else gradient.data.clone()
-            parameters.append(parameter)
-        given = {name: _plain(item) for name, item in given.items() if name != "initial_lr"}
-        groups.append({"params": parameters, **given})
-    try:
-        optimizer = kind([{"params": made["params"]} for made in groups], **_needed(kind, groups[0]))
-        for made, target in zip(groups, optimizer.param_groups, strict=True):
-            target.update(made)
-        for found, made in zip(step.groups, groups, strict=True):
-            for parameter, kept in zip(made["params"], found.states, strict=True):
-                if kept:
-                    optimizer.state[parameter] = {name: _plain(item) for name, item in kept.items()}
-        with record_block() as rec:
-            optimizer.step()
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise InterventionError("error.option.step", kind=step.kind, reason=error) from error
-    return [call for call in rec.calls if call.name != "reread"]
-
-
-def _needed(kind: Any, options: dict[str, Any]) -> dict[str, Any]:
-    """The options that the class's constructor takes."""
-    taken = inspect.signature(kind).parameters
-    return {name: option for name, option in options.items() if name in taken and name != "params"}
-
-
-def _class_of(kind: str) -> type[torch.optim.Optimizer]:
-    """The optimizer's class, only if its module is loaded: a file does not get to say what is imported."""
-    module, _, name = kind.rpartition(".")
-    found = getattr(sys.modules.get(module), name, None)
-    if not (isinstance(found, type) and issubclass(found, torch.optim.Optimizer)):
-        raise InterventionError("error.option.not_here", kind=kind, module=module)
-    return found
-
-
-def _plain(item: Any) -> Any:
-    if isinstance(item, Value):
-        return item.data.clone()
-    if isinstance(item, (list, tuple)):
-        return type(item)(_plain(part) for part in item)
-    return item
+    optimizer, _ = prepared(step, options, lambda value: value.data)
+    return [call for call in made_of(run_again(step, optimizer)).calls if call.name != "reread"]
 
 
 def _same(one: Call, other: Call) -> bool:

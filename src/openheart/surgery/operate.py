@@ -12,12 +12,13 @@ from openheart.errors import InterventionError, OpaqueError
 from openheart.recording import Call, Recording, Value
 from openheart.recording.addresses import Part
 from openheart.recording.storages import Life, strided
-from openheart.surgery.aliases import earlier_names, refuse_partial
+from openheart.surgery.aliases import earlier_names, refuse_partial, step_of
 from openheart.surgery.edits import Edit
 from openheart.surgery.fitting import change_tensor, like_recorded
 from openheart.surgery.gradients import Backward, backward_of
 from openheart.surgery.hyperparameters import edit_option, option_of
 from openheart.surgery.operations import Operation, operation_of
+from openheart.surgery.optimizing import rerun_from_state
 from openheart.surgery.plan import Graft, Plan, Spot
 from openheart.surgery.program import Program, part_of
 from openheart.surgery.running import Run
@@ -71,6 +72,7 @@ def _plan(surgeon: Surgeon, edits: tuple[Edit, ...]) -> None:
             surgeon.edit_leaf(first.value, todo)
         else:
             surgeon.edit_made(first, todo)
+    rerun_from_state(recording, plan, set(by_value))
 
 
 class _Surgeon:
@@ -172,6 +174,9 @@ class _Surgeon:
             plan.names[inner] = before
         for reader in self.backward.saved(value):
             plan.move(reader.id, value.id, before)
+        for reader in self.recording.users(value):
+            if reader.step < step_of(name):  # it is what a later step finds that is edited
+                plan.move(reader.id, value.id, before)
         edge = self.backward.slot(value) if turned else None
         graft = None if edge is None else Graft(edge, [edge], value.id, (before,))
         if graft is not None:

@@ -97,7 +97,8 @@ class Plan:
         grafts: what the edits put into autograd's graph.
         put: id of a value as its call makes it → the id of what an edit puts in its place.
         alike: id of a value → id of another that has the same place in autograd's graph.
-        untold: ids of forward calls of whose backward pass nothing is known any more.
+        again: number of an optimizer's step that is made once more → its calls, once they are known.
+        carried: what an optimizer keeps from step to step that the recorded one does not.
     """
 
     next_id: int
@@ -115,7 +116,8 @@ class Plan:
     grafts: list[Graft] = field(default_factory=list)
     put: dict[int, int] = field(default_factory=dict)
     alike: dict[int, int] = field(default_factory=dict)
-    untold: set[int] = field(default_factory=set)
+    again: dict[int, Later | None] = field(default_factory=dict)
+    carried: dict[Any, dict[tuple[int, int], dict[str, Any]]] = field(default_factory=dict)
 
     def fresh(self) -> int:
         """An id for a value that the recording does not have."""

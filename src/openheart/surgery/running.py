@@ -140,7 +140,7 @@ class Run:
             self._refuse_fixed(line)
             return
         if not line.outputs:
-            self._scalar(line)
+            self._scalar(line, moved)
             return
         try:
             outputs = run_line(line, self.env, constants, moved)
@@ -163,18 +163,22 @@ class Run:
         if not self.whole:
             raise InterventionError("error.edit.fixed", call=where(line.call))
 
-    def _scalar(self, line: Line) -> None:
+    def _scalar(self, line: Line, moved: Any) -> None:
         """A number that Python was told: where it decides something, the run would have gone elsewhere."""
         if self.whole or not line.call.args:
             return
         try:
-            before, after = line.result({}), line.result(self.env)
+            before, after = line.result({}), line.result(self.env, moved)
         except (RuntimeError, OpaqueError, TypeError):
             return
         if not isinstance(before, (bool, int, float, complex)) or before == after:
             return
         if cmath.isnan(before) and cmath.isnan(after):
             return
+        if any(line.call.id in step.calls for step in self.recording.optimizers):
+            raise InterventionError(
+                "error.option.asked", call=where(line.call), before=f"{before:.6g}", after=f"{after:.6g}"
+            )
         if isinstance(before, (bool, int)):
             raise InterventionError("error.edit.path", call=where(line.call), after=after, before=before)
         self.notes.append(

@@ -16,7 +16,7 @@ from openheart.surgery.edits import Edit
 from openheart.surgery.plan import Added, Later, Spot
 from openheart.surgery.running import Run
 
-__all__ = ["Traced", "applied"]
+__all__ = ["Traced", "applied", "renumbered"]
 
 
 def applied(edit: Edit, given: Any) -> Any:
@@ -148,7 +148,7 @@ class Traced:
             assert self.run is not None
             with torch.no_grad(), torch._C._DisableTorchDispatch():
                 facts = build(self.recorder.log)
-            self._calls = _renumbered(facts, self.known, self.run, self.like)
+            self._calls = renumbered(facts, self.known, self.run, self.like)
         return self._calls
 
 
@@ -163,9 +163,13 @@ class _Half(Later):
                 yield call
 
 
-def _renumbered(
+def renumbered(
     facts: Facts, known: list[tuple[torch.Tensor, int, bool]], run: Run, like: Call
 ) -> list[tuple[bool, Added]]:
+    """The calls of a recording inside of a run, and whether each is of the backward pass.
+
+    `known` are tensors and their ids in the run; True: the id is of what the tensor held at first.
+    """
     ids: dict[int, int] = {}
     for tensor, identity, first in known:
         # What a tensor held at first, or in the end.
