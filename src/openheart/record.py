@@ -25,10 +25,11 @@ from openheart.recording.arrangements import STUB
 from openheart.recording.assignments import watch
 from openheart.recording.flight import Flight, check_steps
 from openheart.recording.keeping import check_keep
-from openheart.recording.log import ENTER, EXIT, STEP, STEPPED, Log, is_plain, stale_gradients
+from openheart.recording.log import ENTER, EXIT, POKED, STEP, STEPPED, Log, is_plain, stale_gradients
 from openheart.recording.plans import PLANS, Plan, is_composite, plan_of, written_tensors
 from openheart.recording.rebinding import watch_memory
 from openheart.recording.seat import KEY, SOLE, hidden, switch
+from openheart.recording.sharing import Shared
 from openheart.spelling import spelled
 
 __all__ = ["Recorder", "record", "recording"]
@@ -69,6 +70,9 @@ class Recorder:
         self.flight = None if last is None and every is None else Flight(self.log, last, every)
         self._add = self.log.entries.append if self.flight is None else self.flight.add
         self._blank: set[int] = set()
+        self._met: set[int] = set()  # objects that cannot be, or were asked whether they are, shared memory
+        self.shared = Shared()
+        self.sharing = self.shared.bases
         self._states: dict[int, int] = {}
         self._lazy = False
 
@@ -86,6 +90,16 @@ class Recorder:
             frame = frame.f_back
         code, instruction = (None, 0) if frame is None else (frame.f_code, frame.f_lasti)
         undos, aliases = kept
+        node: Any = _current_node()
+        if node is None:  # what autograd hands back was met before
+            met = self._met
+            for item in args:
+                if id(item) not in met:
+                    met.add(id(item))
+                    self.shared.meet(item)
+            met.add(id(result))
+        if undos is not None and self.sharing:
+            self.shared.renew(args)
         self._add(
             (
                 op,
@@ -95,12 +109,17 @@ class Recorder:
                 undos,
                 aliases,
                 _sequence(),
-                _current_node(),
+                node,
                 caller,
                 code,
                 instruction,
             )
         )
+
+    def look(self, args: tuple[Any, ...]) -> None:
+        """Writes down what somebody else has written to the memory that a call is about to read."""
+        for base, before in self.shared.written(args):
+            self._add((POKED, base, before))
 
     def prepare(self, plan: Plan, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
         """Copies what is about to be overwritten, and keeps the geometry of what is about to be reshaped."""
@@ -193,6 +212,9 @@ class Recorder:
             self.log.named = [item for item in named if is_plain(item[2])]
             self._lazy = len(named) > len(self.log.named)
             with seat.unseen():
+                for _, _, tensor in self.log.named:
+                    self._met.add(id(tensor))
+                    self.shared.meet(tensor)
                 self.log.stale = stale_gradients(tensor for _, _, tensor in self.log.named)
         self.log.sequence = _sequence() - 1
         if self.flight is not None:
@@ -208,6 +230,9 @@ class Recorder:
     def __exit__(self, *_error: Any) -> None:
         seat.leave(self)
         _uninstall()
+        self.log.kept += self.sharing.values()
+        if self.shared.unwatched:
+            self.log.notices["recording.notice.shared"] = {}
         if self.flight is not None:
             self.flight.end()
         if self.model is not None and self._lazy:
@@ -248,6 +273,8 @@ def _run(op: Any, *args: Any, **kwargs: Any) -> Any:
         heard = SOLE[0]
         if heard is None:
             return _run_for_several(op, plan, args, kwargs)
+        if heard.sharing:
+            heard.look(args)
         kept = _NOTHING if plan is None else heard.prepare(plan, args, kwargs)
         result = op(*args, **kwargs)
         heard.hear(op, args, kwargs, result, kept, plan is not None and plan.blank, _frame(1))
@@ -258,6 +285,8 @@ def _run(op: Any, *args: Any, **kwargs: Any) -> Any:
 
 def _run_for_several(op: Any, plan: Plan | None, args: Any, kwargs: Any) -> Any:
     heard = _heard()
+    for recorder in heard:
+        recorder.look(args)
     kept = [_NOTHING if plan is None else recorder.prepare(plan, args, kwargs) for recorder in heard]
     result = op(*args, **kwargs)
     for recorder, parts in zip(heard, kept, strict=True):
@@ -343,6 +372,10 @@ def _install() -> None:
             for recorder in _heard():
                 recorder._add(entry)
 
+        def share(tensor: torch.Tensor) -> None:
+            for recorder in _heard():
+                recorder.shared.watch(tensor)
+
         def restore() -> None:
             if vars(torch.nn.Module)["_call_impl"] is call:
                 torch.nn.Module._call_impl = original  # type: ignore[method-assign]
@@ -350,7 +383,7 @@ def _install() -> None:
         _handles[:] = [
             restore,
             watch(note),
-            watch_memory(note),
+            watch_memory(note, share),
             register_optimizer_step_pre_hook(before).remove,
             register_optimizer_step_post_hook(after).remove,
         ]

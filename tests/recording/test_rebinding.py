@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -156,3 +157,57 @@ def test_what_ran_another_way_is_said() -> None:
     assert [notice.key for notice in rec.notices] == ["recording.notice.compiled"]
     assert rec.notices[0].text("en") != rec.notices[0].text("es")
     assert oh.record(model, torch.ones(1, 3)).notices == ()
+
+
+def from_numpy(array: Any) -> torch.Tensor:
+    return torch.from_numpy(array)
+
+
+def from_dlpack(array: Any) -> torch.Tensor:
+    return torch.from_dlpack(array)
+
+
+@pytest.mark.parametrize("share", [from_numpy, from_dlpack])
+def test_numpy_writes_to_memory_that_is_an_input(share: Any) -> None:
+    array = np.array([1.0, 2.0, 3.0])
+    x = share(array)
+    with oh.recording() as rec:
+        first = x * 2
+        part = x[1:]
+        array[1] = 10
+        second = part + x[:2]
+        x.mul_(3)
+        array[0] = 7
+        third = x + 1
+    array[:] = 0
+    made = [call.outputs[0].data for call in rec.calls if call.name in ("mul", "add")]
+    assert [item.tolist() for item in made] == [first.tolist(), second.tolist(), third.tolist()]
+    assert first.tolist() == [2, 4, 6]
+    assert second.tolist() == [11, 13]
+    assert third.tolist() == [8, 31, 10]
+    assert rec.value("constant_0").data.tolist() == [1, 2, 3] or rec.addresses()
+    same_again(rec)
+
+
+@pytest.mark.parametrize("give", [lambda y: y.numpy(), np.from_dlpack, np.asarray])
+def test_numpy_writes_to_memory_that_the_run_made(give: Any) -> None:
+    with oh.recording() as rec:
+        y = torch.arange(3.0) * 2
+        array = give(y)
+        if array.flags.writeable:
+            array[1] = 10
+        else:
+            y.data_ptr()
+            return
+        z = y + 1
+    assert z.tolist() == [1, 11, 5]
+    assert rec.calls[-1].outputs[0].data.tolist() == [1, 11, 5]
+    assert rec.calls[1].outputs[0].data.tolist() == [0, 2, 4]
+    same_again(rec)
+
+
+def test_large_shared_memory_is_said() -> None:
+    x = torch.from_numpy(np.zeros(2**18))
+    with oh.recording() as rec:
+        x.sum()
+    assert [notice.key for notice in rec.notices] == ["recording.notice.shared"]

@@ -21,6 +21,7 @@ from openheart.recording.log import (
     FREED,
     GAP,
     GRAD,
+    POKED,
     REBIND,
     STEP,
     STEPPED,
@@ -165,6 +166,8 @@ class _Walk:
                     self.memory.forget(tensor)
                 if not self.open:
                     self.phases.updated = self.leaves.any
+            elif entry[0] == POKED:
+                self.memory.write(entry[1], entry[2], "constant")
             elif entry[0] == FREED:
                 self.memory.freed(*entry[1:])
             elif entry[0] == BEGIN:

@@ -37,6 +37,7 @@ __all__ = [
     "FREED",
     "GAP",
     "GRAD",
+    "POKED",
     "REBIND",
     "RETAIN",
     "STEP",
@@ -55,6 +56,7 @@ STEP = "step"
 STEPPED = "stepped"  # (STEPPED, optimizer, [(parameter, state name, state tensor), …])
 # (REBIND, [(tensor, alias of what it was before), …]): somebody assigned to `tensor.data`, or swapped two
 REBIND = "rebind"
+POKED = "poked"  # (POKED, all of a storage, what it held before): written without PyTorch
 FREED = "freed"  # (FREED, storage, bytes): `storage.resize_` has given memory back
 GRAD = "grad"  # (GRAD, leaf, gradient or None): somebody assigned to `leaf.grad`
 RETAIN = "retain"  # (RETAIN, tensor): `tensor.retain_grad()`

@@ -104,13 +104,13 @@ class Memory:
         self._objects[id(tensor)] = (value, story, story.version)
         return value
 
-    def write(self, tensor: torch.Tensor, content: torch.Tensor | None) -> Value:
+    def write(self, tensor: torch.Tensor, content: torch.Tensor | None, origin: Origin = "call") -> Value:
         """A new value: what a call has just written to `tensor`; `content` is what was there before."""
         place, old, _ = self._find(tensor)
         place, geometry, story = self._find(tensor, after=True)
         story.life.undos.append(Undo(old if content is not None else geometry, content))
         story.version += 1
-        value = self._new(place, geometry, story, "call")
+        value = self._new(place, geometry, story, origin)
         story.writes.append(value)
         story.known[geometry] = Known(value, story.version)
         self._objects[id(tensor)] = (value, story, story.version)

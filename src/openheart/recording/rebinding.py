@@ -1,13 +1,14 @@
 """What becomes of memory without an operator call: a tensor is given other memory, or memory is given back.
 
-`tensor.data = other`, `torch.utils.swap_tensors` and `storage.resize_` are Python, and PyTorch's dispatcher
-is not told of them; so they are watched where Python passes, only while a recording runs.
+`tensor.data = other`, `torch.utils.swap_tensors`, `storage.resize_` and `tensor.numpy()` are Python, and
+PyTorch's dispatcher is not told of them; so they are watched where Python passes, while a recording runs.
 """
 
 # What a recorder needs, PyTorch offers only under underscored names.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -19,8 +20,13 @@ from openheart.recording.seat import is_taken_here, unseen
 __all__ = ["watch_memory"]
 
 
-def watch_memory(note: Callable[[tuple[Any, ...]], None]) -> Callable[[], None]:
-    """Has `note` told of each, as an entry of the log, in a thread that records; returns what ends it."""
+def watch_memory(
+    note: Callable[[tuple[Any, ...]], None], shared: Callable[[torch.Tensor], None]
+) -> Callable[[], None]:
+    """Has `note` told of each, as an entry of the log, in a thread that records; returns what ends it.
+
+    `shared` is told of a tensor whose memory is given to NumPy or DLPack.
+    """
     tensor: Any = torch.Tensor
     storage: Any = torch.UntypedStorage
     internals: Any = torch._C
@@ -53,12 +59,24 @@ def watch_memory(note: Callable[[tuple[Any, ...]], None]) -> Callable[[], None]:
             note((FREED, self._cdata, self.nbytes()))
         return resize(self, size)
 
+    def given(give: Callable[..., Any]) -> Callable[..., Any]:
+        def giving(self: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+            if is_taken_here() and is_plain(self):
+                shared(self)
+            return give(self, *args, **kwargs)
+
+        return functools.wraps(give)(giving)
+
+    numpy, dlpack = tensor.numpy, tensor.__dlpack__
+    tensor.numpy, tensor.__dlpack__ = given(numpy), given(dlpack)
     watched = property(data.__get__, put, data.__delete__, "The tensor's numbers, without autograd.")
     tensor.data, internals._swap_tensor_impl, storage.resize_ = watched, swap_tensors, resized
     torch.utils.swap_tensors = swap_tensors_whole
 
     def end() -> None:
         torch.utils.swap_tensors = swap_whole
+        del tensor.numpy
+        tensor.__dlpack__ = dlpack
         if vars(tensor).get("data") is watched:
             del tensor.data
         if internals._swap_tensor_impl is swap_tensors:
