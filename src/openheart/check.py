@@ -19,14 +19,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 
 from openheart.formula import loops
 from openheart.formula.cutting import PEAK, cut
-from openheart.formula.evaluate import NoLaw, evaluate, evaluate_all, gather, prepared
+from openheart.formula.evaluate import NoLaw, evaluate, evaluate_all, gather, prepared, strained
 from openheart.formula.expr import Binding, Index, Ref, Tensor
 from openheart.formula.precision import DOUBLE_UNIT, Precision
 from openheart.formula.reduce import NotSpaced
@@ -124,13 +124,14 @@ def check(
         found = evaluated(call, output, law)
         if found is None or isinstance(found, Check):
             return found
-        return judge(law, *found, format_of(value.dtype))
+        return spared(call, judge(law, *found, format_of(value.dtype)))
     bindings: Mapping[Index, Binding] = dict(zip(law.indices, at, strict=True))
     try:
         computed, bound = evaluate(law.expr, law.indices, fetcher(call), law.precision, bindings)
     except NoLaw:
         return None
-    return judge(law, value.array[at], computed, bound, format_of(value.dtype))
+    done = judge(law, value.array[at], computed, bound, format_of(value.dtype))
+    return freed(done, np.asarray(may_turn(call, law, at))) if accused_in(done) else done
 
 
 def evaluated(
@@ -165,6 +166,34 @@ def evaluated(
         computed, bound = evaluate_all(law.expr, law.indices, fetch, law.precision)
         at = tuple(slice(span.start, span.stop, span.step) for span in spans or ())
         return recorded, computed[at], bound[at]
+
+
+def spared(call: Call, done: Check) -> Check:
+    """The check of a whole output, where what rounding may turn is not said to disagree."""
+    accused = accused_in(done)
+    free = np.zeros(np.shape(accused), dtype=bool)
+    for row in {tuple(map(int, place[:-1])) for place in np.argwhere(accused)}:
+        free[row] = may_turn(call, done.law, row)
+    return freed(done, accused & free)
+
+
+def accused_in(done: Check) -> Any:
+    """Where a number disagrees that is not finite, or should not be."""
+    with np.errstate(all="ignore"):
+        return ~np.asarray(done.agrees) & ~(np.isfinite(done.recorded) & np.isfinite(done.computed))
+
+
+def may_turn(call: Call, law: Law, at: tuple[int, ...]) -> Any:
+    """Whether an honest computation may be finite there or not, for all places that begin with `at`."""
+    bindings: dict[Index, Binding] = dict(zip(law.indices, at, strict=False))
+    return strained(law.expr, law.indices, fetcher(call), law.precision, bindings)
+
+
+def freed(done: Check, free: Any) -> Check:
+    """The check with infinite bounds where nothing can be said: a number there is within any bound."""
+    if not np.any(free):
+        return done
+    return replace(done, bound=np.where(free, np.inf, done.bound)[()], agrees=(done.agrees | free)[()])
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,6 +261,8 @@ def count(call: Call, output: int, law: Law, rooms: int = 50) -> Count | None:
         if worst > largest:
             largest, position = float(worst), whole(place)
         disagreeing += [whole(int(p)) for p in places[:bad]]
+    if any(not math.isfinite(recorded.flat[p]) for p in disagreeing):
+        return None  # the arrays can say whether it had to be so
     exact, agree, unbounded, infinite = found
     return Count(exact, agree, unbounded, infinite, first, largest, position, tuple(disagreeing))
 
@@ -288,7 +319,8 @@ def judge(law: Law, recorded: Any, computed: Any, bound: Any, target: Precision 
         overflown = (
             np.isinf(wide) & (size + bound >= target.largest) & ~(np.real(wide) * np.real(computed) < 0)
         )
-        agrees = same | (np.abs(wide - computed) <= bound) | overflown
+        # Within an infinite bound of a number, NaN is as good as any other.
+        agrees = same | (np.abs(wide - computed) <= bound) | overflown | np.isposinf(bound)
     return Check(law, wide, computed, bound[()] if isinstance(bound, np.ndarray) else bound, same, agrees)
 
 

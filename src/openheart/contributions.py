@@ -71,7 +71,7 @@ class Contributions(Sequence[Term]):
         for s in scale:
             factor = factor * self._value(s, env)
         if reduced.kind == "mean":
-            factor = factor / reduced_size(reduced)
+            factor = factor / (reduced_size(reduced) or math.nan)  # the mean of nothing
         inner = frozenset(reduced.over)
         outer = {i: v for i, v in env.items() if i not in inner}
         sizes = tuple(k.extent for k in reduced.over)

@@ -18,7 +18,7 @@ from openheart.errors import OpaqueError
 from openheart.formula.evaluate import NoLaw, evaluate
 from openheart.formula.expr import Apply, Definition, Expr, Index, Leaf, Named, Number, Reduce, Ref, Scalar
 from openheart.formula.functions import TRANSPARENT
-from openheart.formula.places import NotAPlace, place, places
+from openheart.formula.places import place, places
 from openheart.origins import law_at
 from openheart.recording import Call, Element
 from openheart.rules.registry import Law, format_of
@@ -124,7 +124,7 @@ def born(
         return said
     try:
         return _Descent(recording, call, law, said).of(number, dict(zip(law.indices, at, strict=True)))
-    except (NoLaw, NotAPlace, OpaqueError, KeyError):
+    except (NoLaw, OpaqueError, KeyError):
         return said
 
 

@@ -8,7 +8,7 @@ from weakref import WeakKeyDictionary
 
 from openheart.check import fetcher, held
 from openheart.formula.expr import Definition, Ref, Tensor
-from openheart.formula.places import places
+from openheart.formula.places import Definitions, places
 from openheart.recording import Call, Element, Value
 from openheart.rules.registry import Law, law_of
 
@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from openheart.recording import Recording
 
 _LAWS: WeakKeyDictionary[Recording, dict[tuple[int, int], Law | None]] = WeakKeyDictionary()
+
+
+_PLACES: WeakKeyDictionary[Recording, dict[tuple[int, int], Definitions]] = WeakKeyDictionary()
+"""What laws of moves work out once: the positions of a mask's elements, say."""
 
 
 def law_at(recording: Recording, call: Call, output: int) -> Law | None:
@@ -54,7 +58,8 @@ def moved_from(recording: Recording, call: Call, output: int, index: tuple[int, 
     source = held(call, law.expr.tensor)
     if source.dtype != call.outputs[output].dtype:
         return None
-    return Element(source, places(law.expr, dict(zip(law.indices, index, strict=True)), fetcher(call)))
+    known = _PLACES.setdefault(recording, {}).setdefault((call.id, output), {})
+    return Element(source, places(law.expr, dict(zip(law.indices, index, strict=True)), fetcher(call), known))
 
 
 def moves(recording: Recording, value: Value, origin: Value) -> list[str]:

@@ -9,8 +9,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from openheart.check import Check, Count, digits_left, judge
+from openheart.check import Check, Count, accused_in, digits_left, freed, judge, may_turn
 from openheart.formula.precision import Precision
+from openheart.origins import law_at
 from openheart.recording import Call, Element, Recording, Value
 from openheart.rules.registry import Law
 
@@ -120,7 +121,8 @@ def add_checked(tally: Tally, done: Check) -> tuple[float, Place] | None:
     if not np.any(bound > 0):
         return None
     with np.errstate(all="ignore"):
-        error = np.abs(np.asarray(done.recorded) - done.computed)
+        recorded = np.asarray(done.recorded)
+        error = recorded != done.computed if recorded.dtype.kind == "b" else np.abs(recorded - done.computed)
         ratio = np.where((bound > 0) & np.isfinite(error), error / bound, 0.0)
     place = int(np.argmax(ratio))
     top = float(ratio.reshape(-1)[place])
@@ -140,6 +142,12 @@ class Listing:
     def whose(self, place: Place) -> tuple[Listing, Place]:
         """As `Whose`, for a check of this output alone."""
         return self, self.where(place)
+
+    def may_turn(self, place: Place) -> bool:
+        """Whether an honest computation may be finite at a place of the output, or not."""
+        output = next(n for n, value in enumerate(self.call.outputs) if value is self.value)
+        law = law_at(self.recording, self.call, output)
+        return law is not None and bool(may_turn(self.call, law, place))
 
     def told(self, done: Check, at: Place, place: Place) -> tuple[str, str, Any, Any, float]:
         """The number at `at` of a check, which stands at `place` in the output."""
@@ -202,4 +210,9 @@ class Pool:
             listing = self.parts[n][0]
             return listing, listing.where((position - (int(ends[n - 1]) if n else 0),))
 
-        return judge(self.law, recorded, computed, bound, self.target), whose
+        done = judge(self.law, recorded, computed, bound, self.target)
+        free = np.zeros(len(recorded), dtype=bool)
+        for (position,) in np.argwhere(accused_in(done)):
+            listing, place = whose((int(position),))
+            free[position] = listing.may_turn(place)
+        return freed(done, free), whose

@@ -50,6 +50,7 @@ from openheart.formula.functions import (
 from openheart.formula.precision import DOUBLE_UNIT, FLOAT16, FLOAT64, Precision
 from openheart.formula.reduce import reduce
 from openheart.formula.rounding import exact_error, inexact, integers, plus, rounded_error, settled, wide_type
+from openheart.formula.strain import Strain, onto
 from openheart.formula.strided import strided
 
 Fetch = Callable[[Tensor], Any]
@@ -77,6 +78,8 @@ class Evaluation:
     definitions: dict[int, tuple[Array, Error]] = field(default_factory=dict)
     looped: bool = field(default_factory=loops.available)
     """Whether large pointwise parts and reductions run as compiled loops."""
+    strain: Strain | None = None
+    """Watches each node, where it is asked whether a number that is not finite had to be so."""
 
     # -- nodes -------------------------------------------------------------------------------------
 
@@ -85,6 +88,8 @@ class Evaluation:
         known = self.memo.get(id(node))
         if known is None:
             known = self.memo[id(node)] = self._compute(node)
+            if self.strain is not None:
+                self.strain.seen(self, node, known[0])
         return known
 
     def _compute(self, node: Expr) -> tuple[Array, Error]:
@@ -136,6 +141,8 @@ class Evaluation:
 
     def _pick(self, data: Array, index: Sequence[Expr]) -> Array:
         """Elements of `data` at the index expressions, laid over the evaluation's axes."""
+        if data.size == 0:  # read only in a branch that is not taken, or at no place at all
+            return self._gather(data, index)
         slices: list[Any] = []
         at_axis: list[int] = []
         for size, part in zip(data.shape, index, strict=True):
@@ -453,6 +460,29 @@ def evaluate(
     shape = [state._extent(i) for i in indices if not isinstance(state.bindings.get(i), int)]
     rank = len(state.axes)
     return _settle(value, shape, rank), _settle(0.0 if error is None else error, shape, rank)
+
+
+def strained(
+    node: Expr,
+    indices: Sequence[Index],
+    fetch: Fetch,
+    precision: Precision,
+    bindings: Mapping[Index, Binding],
+) -> Array:
+    """Where an honest computation of the formula may overflow, underflow or turn at a rounding on its way.
+
+    The places are those of `evaluate`, over the indices that `bindings` does not fix to an integer.
+    """
+    state = prepared(node, indices, fetch, precision, bindings)
+    state.looped, state.strain = False, Strain()
+    with np.errstate(all="ignore"):
+        state.of(node)
+    marks = state.strain.places
+    for value, _ in state.definitions.values():
+        size = np.abs(value) if value.dtype.kind in "fc" else np.zeros(())
+        marks = marks | np.any(~(size < precision.largest))
+    kept = [i for i in indices if not isinstance(bindings.get(i), int)]
+    return onto(marks, [state.axes[i] for i in kept], [state._extent(i) for i in kept], len(state.axes))
 
 
 def prepared(

@@ -121,7 +121,7 @@ class Instance:
         return made.item() if isinstance(made, (np.generic, np.ndarray)) else made
 
     def _slot(self, node: Ref, env: Mapping[Index, int]) -> Slot:
-        at = places(node, env, self.fetch)
+        at = places(node, env, self.fetch, self._definitions)
         if isinstance(node.tensor, Definition):
             return self._made(node.tensor, at)
         value = self.fetch(node.tensor)[at].item()
@@ -186,7 +186,7 @@ def _foremost(kind: str, values: Any, number: int) -> Any:
         if kind in ("max", "argmax"):
             weight = values
         elif kind in ("min", "argmin"):
-            weight = -values
+            weight = -np.asarray(values, dtype=np.float64)  # truth values and the smallest integer too
         elif kind == "product":
             weight = np.abs(np.log(np.abs(values)))
         else:

@@ -6,8 +6,9 @@ import operator
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from openheart.formula.evaluate import Fetch
+from openheart.formula.evaluate import Fetch, evaluate
 from openheart.formula.expr import Apply, Definition, Expr, Index, Named, Number, Ref
+from openheart.formula.precision import FLOAT64
 
 _OPERATORS: dict[str, Callable[..., Any]] = {
     "add": operator.add,
@@ -16,6 +17,7 @@ _OPERATORS: dict[str, Callable[..., Any]] = {
     "floordiv": operator.floordiv,
     "mod": operator.mod,
     "neg": operator.neg,
+    "abs": abs,
     "lt": operator.lt,
     "le": operator.le,
     "gt": operator.gt,
@@ -30,41 +32,44 @@ _OPERATORS: dict[str, Callable[..., Any]] = {
     "int": int,
 }
 
+Definitions = dict[int, tuple[Any, Any]]
+"""The tensors that a law defines, each worked out once, by the definition's id."""
 
-class NotAPlace(Exception):
-    """Raised when an expression is no integer arithmetic over index variables and integer tensors."""
 
-
-def place(node: Expr, env: Mapping[Index, int], fetch: Fetch) -> int:
+def place(node: Expr, env: Mapping[Index, int], fetch: Fetch, known: Definitions | None = None) -> int:
     """The integer that an index expression is, with each index variable as `env` says.
 
-    **Raises** `NotAPlace` when it holds anything but integer arithmetic.
+    What is no arithmetic of index variables and integer tensors (a position counted over a mask, the place
+    of a largest number) is evaluated as any formula is; `known` keeps what the law defines on the way.
     """
     if isinstance(node, Number):
         return int(node.value.real)
     if isinstance(node, Index):
         return env[node]
     if isinstance(node, Named):
-        return place(node.body, env, fetch)
-    if isinstance(node, Ref):
-        if isinstance(node.tensor, Definition) or node.tensor.kind not in ("int", "bool"):
-            raise NotAPlace
-        return fetch(node.tensor)[places(node, env, fetch)].item()
-    if isinstance(node, Apply):
+        return place(node.body, env, fetch, known)
+    if isinstance(node, Ref) and not isinstance(node.tensor, Definition):
+        if node.tensor.kind in ("int", "bool") and 0 not in node.tensor.shape:
+            return fetch(node.tensor)[places(node, env, fetch, known)].item()
+    elif isinstance(node, Apply):
         if node.function == "where":
-            return place(node.args[1 if place(node.args[0], env, fetch) else 2], env, fetch)
+            taken = node.args[1 if place(node.args[0], env, fetch, known) else 2]
+            return place(taken, env, fetch, known)
         found = _OPERATORS.get(node.function)
         if found is not None:
-            return found(*(place(arg, env, fetch) for arg in node.args))
-    raise NotAPlace
+            return found(*(place(arg, env, fetch, known) for arg in node.args))
+    value, _ = evaluate(node, (), fetch, FLOAT64, env, known)
+    return value.item() if hasattr(value, "item") else value
 
 
-def places(node: Ref, env: Mapping[Index, int], fetch: Fetch) -> tuple[int, ...]:
+def places(
+    node: Ref, env: Mapping[Index, int], fetch: Fetch, known: Definitions | None = None
+) -> tuple[int, ...]:
     """The index of a reference at `env`, kept within the tensor's shape.
 
     A place outside is only ever reached under a condition that excludes it.
     """
     return tuple(
-        min(max(place(part, env, fetch), 0), max(size - 1, 0))
+        int(min(max(place(part, env, fetch, known), 0), max(size - 1, 0)))
         for part, size in zip(node.index, node.tensor.shape, strict=True)
     )

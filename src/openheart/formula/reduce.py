@@ -114,7 +114,11 @@ def first_extreme(kind: str, value: Array, mask: Array | None, places: tuple[int
         value = np.where(mask, value, -np.inf if kind == "argmax" else np.inf)
     rank = value.ndim
     rest = [a for a in range(rank) if a not in places]
-    flat = value.transpose(rest + list(places)).reshape([value.shape[a] for a in rest] + [-1])
+    flat = value.transpose(rest + list(places)).reshape(
+        [value.shape[a] for a in rest] + [math.prod(value.shape[a] for a in places)]
+    )
+    if flat.shape[-1] == 0:  # of nothing there is no first: place 0, which nobody reads
+        return np.zeros([1 if a in places else value.shape[a] for a in range(rank)], dtype=np.int64)
     found = np.argmax(flat, axis=-1) if kind == "argmax" else np.argmin(flat, axis=-1)
     shape = [1 if a in places else value.shape[a] for a in range(rank)]
     return found.reshape(shape)

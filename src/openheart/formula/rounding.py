@@ -151,7 +151,7 @@ def rounded_error(
     if row.slope is None:  # monotone between its poles: the ends of the interval are its extremes
         high, low = row.compute(*values[:-1], x + error), row.compute(*values[:-1], x - error)
         return own + np.maximum(np.abs(high - value), np.abs(low - value))
-    passed = row.slope(x, error) * error
+    passed = np.abs(row.slope(x, error)) * error  # of a complex number, the modulus
     if name == "sqrt":
         passed = np.minimum(np.where(np.isnan(passed), np.inf, passed), np.sqrt(error))
     return own + np.where(error == 0, 0.0, passed)

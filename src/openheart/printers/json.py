@@ -133,7 +133,14 @@ def _index(index: Index) -> dict[str, Any]:
 
 
 def _params(params: Mapping[str, Any], digits: int) -> dict[str, Any]:
-    return {name: tree(value, digits) if isinstance(value, Expr) else value for name, value in params.items()}
+    return {
+        name: tree(value, digits)
+        if isinstance(value, Expr)
+        else number(value)
+        if isinstance(value, (float, complex))
+        else value
+        for name, value in params.items()
+    }
 
 
 def _line(line: Line, digits: int) -> dict[str, Any]:

@@ -83,6 +83,8 @@ class Life:
     def read(self, geometry: Geometry, version: int, tensor: torch.Tensor | None) -> torch.Tensor:
         """The numbers that `geometry` held at `version`; `tensor` is an alias of it in the living storage."""
         later = [undo for undo in self.undos[version:] if _meet(undo.geometry, geometry)]
+        if 0 in geometry.shape:  # no number at all: none can be gone
+            return torch.empty(geometry.shape, dtype=geometry.dtype)
         for reach, undo in enumerate(later):
             if undo.content is None:
                 why = "error.value.freed" if undo.freed else "error.value.blank"

@@ -12,7 +12,7 @@ NaiveConvolutionTranspose2d.cpp); with them oneDNN sums in float32. The half-pre
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 from openheart.formula.expr import Expr, Index, Tensor, index, total
 from openheart.formula.functions import accumulated, computed_in
@@ -47,8 +47,9 @@ def convolution(
     return computed_in(stored, out + bias[at[1]]) if is_half(stored) else out + bias[at[1]]
 
 
-def is_half(stored: Precision) -> bool:
-    return stored.unit > FLOAT32.unit
+def is_half(stored: Precision | None) -> TypeGuard[Precision]:
+    """Whether a kernel stores what it makes in half precision; whole numbers have no precision."""
+    return stored is not None and stored.unit > FLOAT32.unit
 
 
 def slide(window: Sequence[Axis], x: Tensor, weight: Tensor, groups: int, at: Sequence[Index]) -> Expr:

@@ -49,7 +49,8 @@ def variance(
         mu = computed_in(FLOAT32, mu)
     centered = x - mu
     less = value_of(correction)
-    n = math.prod(k.extent for k in over) - (1 if less is None else less)
+    size = math.prod(k.extent for k in over)
+    n = size - (1 if less is None else less) if size else 0  # of nothing: 0/0, whatever the correction
     return named("σ²", total(over, centered * centered) / Number(max(n, 0)))
 
 

@@ -94,6 +94,9 @@ def unfold_backward(
     grad_in: Any, input_sizes: Any, dim: int, size: int, step: int, *, at: Any, stored: Any
 ) -> Expr:
     # every window that shows i gives its gradient: Σ over windows w and places k with step·w + k = i
+    if not at:  # the one window of a single number shows it once, or not at all
+        k = index("k", grad_in.shape[0])
+        return total(k, grad_in[k])
     d = dimension(dim, len(input_sizes))
     w, k = index("w", grad_in.shape[d]), index("k", size)
     return stepwise(

@@ -64,6 +64,8 @@ def _sources(index: Any, dim: int, at: Sequence[Index]) -> tuple[Index, Source, 
     if not at:
         k = index_variable("k", math.prod(index.shape))
         return k, lambda k: (k,) * index.ndim, Ref(index, (k,) * index.ndim) == 0
+    if 0 in index.shape:  # it may then have any rank, and no source writes anywhere
+        return index_variable("k", 0), lambda k: (k,) * index.ndim, Number(False)
     d = dimension(dim, len(at))
     k = index_variable("k", index.shape[d] if index.ndim else 1)
 
