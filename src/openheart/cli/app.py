@@ -10,6 +10,7 @@ import click
 
 from openheart.cli.completion import complete_loss, complete_model, complete_optimizer
 from openheart.cli.spoken import SpokenCommand, SpokenGroup, argument, option
+from openheart.cli.suffixes import form_of
 from openheart.i18n import LANGUAGES, message
 
 __all__ = ["build"]
@@ -125,6 +126,8 @@ def _command(name: str, options: list[click.Parameter], *paragraphs: str) -> cli
 
 def _work(name: str) -> Callable[..., Any]:
     def call(**options: Any) -> Any:
+        if "form" in options and name != "export":  # there it is the form of what is said, not of the program
+            options["form"] = form_of(options)
         # Imported here, so that --help and Tab never wait for PyTorch.
         room = {"collapse": "collapsing", "intervene": "intervene", "export": "export"}.get(name, "commands")
         return getattr(import_module(f"openheart.cli.{room}"), name)(**options)

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from openheart.cli.commands import _answer, _json
+from openheart.cli.commands import _answer, _json, say_what_runs
 from openheart.cli.complaints import warn
 from openheart.cli.progress import waiting
 from openheart.i18n import set_decimal_mark
@@ -31,6 +31,7 @@ def collapse(
 ) -> int:
     """Prints a stack collapsed; exit code 1 when its proof disagrees."""
     set_decimal_mark("," if comma else ".")
+    say_what_runs(model)
     drawn = not options["inputs"] and not is_patient(model) and not looks_like_a_name(model)
     network, given = _alone(model, options) if drawn else _with_input(model, options)
     from openheart.surgery.collapse import collapse as collapsed

@@ -10,9 +10,11 @@ from typing import Any
 from openheart.cli.complaints import Complaint, warn
 from openheart.cli.find import explain_in
 from openheart.cli.progress import counting, waiting
+from openheart.cli.suffixes import check_suffix
 from openheart.errors import AddressError
 from openheart.i18n import message, set_decimal_mark
 from openheart.loading import Run, Subject, open_subject
+from openheart.loading.scripts import line_that_works
 from openheart.loading.subject import steps_for
 from openheart.spelling import harmless
 from openheart.writing import write_text
@@ -82,6 +84,7 @@ def verify(
 
 def show(*, model: str, digits: int, output: str | None, **options: Any) -> int:
     """A page of the opened network."""
+    check_suffix(output, "html")
     subject, steps = _open(model, options)
     if steps is None:
         steps = 1 if subject.can_train else 0
@@ -172,6 +175,7 @@ def _open(model: str, options: dict[str, Any]) -> tuple[Subject, int | None]:
     """The subject, and how many training steps were asked for; None: as many as needed."""
     set_decimal_mark("," if options.get("comma") else ".")
     mode = options["train"]
+    say_what_runs(model)
     with waiting("cli.progress.opening", model=model):
         subject = open_subject(
             model,
@@ -189,6 +193,13 @@ def _open(model: str, options: dict[str, Any]) -> tuple[Subject, int | None]:
     if steps is None and any(options[name] is not None for name in ("loss", "target", "optimizer")):
         steps = 1  # who gives a loss wants the training step
     return subject, steps
+
+
+def say_what_runs(model: str) -> None:
+    """Says beforehand that a script will be run in full, where it does more than define a network."""
+    found = line_that_works(model)
+    if found is not None:
+        warn(message("cli.warning.script", file=found[0], line=found[1]))
 
 
 def _record(subject: Subject, steps: int) -> Run:

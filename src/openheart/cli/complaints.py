@@ -44,7 +44,7 @@ def _say(kind: str, sentence: str, style: str) -> None:
     sys.stderr.flush()
 
 
-def complaint_of(error: Exception) -> str:
+def complaint_of(error: BaseException) -> str:
     """The sentence for an error."""
     if isinstance(error, click.ClickException):
         return _of_click(error)

@@ -8,6 +8,7 @@ from typing import Any
 from openheart.cli.commands import _answer, _json, _open, _record
 from openheart.cli.complaints import Complaint
 from openheart.cli.progress import waiting
+from openheart.cli.suffixes import check_suffix
 from openheart.i18n import message
 from openheart.live import to_javascript
 
@@ -18,6 +19,7 @@ def export(
     *, model: str, form: str, output: str | None, limit: int, bounds: bool, separate: bool, **options: Any
 ) -> int:
     """Writes the live program of a network and says what it can do."""
+    check_suffix(output, "javascript")
     subject, steps = _open(model, options)
     if steps is None:
         steps = 1 if subject.can_train else 0

@@ -14,6 +14,7 @@ from openheart.cli.commands import _answer, _json, _open, _record
 from openheart.cli.complaints import Complaint
 from openheart.cli.edits import check_addresses, edits_of, steps_of
 from openheart.cli.progress import waiting
+from openheart.cli.suffixes import check_suffix
 from openheart.errors import AddressError, RecordingFileError
 from openheart.i18n import message
 from openheart.loading import Run, Subject
@@ -39,6 +40,7 @@ def intervene(
     """Prints what the edits change."""
     with _spoken():
         edits = edits_of(options)
+    check_suffix(html, "html")
     for file in (output, html, save, save_edits):
         _can_write(file)
     subject, steps = _open(model, options)

@@ -15,7 +15,7 @@ __all__ = ["run_error", "wanted_input"]
 
 
 def run_error(
-    error: Exception, model: torch.nn.Module, inputs: Inputs, target: torch.Tensor | None
+    error: BaseException, model: torch.nn.Module, inputs: Inputs, target: torch.Tensor | None
 ) -> InputError:
     """The error to show for one that came up while a network ran."""
     if isinstance(error, OpenheartError) and isinstance(error, InputError):
@@ -36,7 +36,7 @@ def run_error(
     return InputError(told + (f" {wants}" if wants else ""))
 
 
-def _innermost(error: Exception, model: torch.nn.Module) -> tuple[str, torch.nn.Module | None]:
+def _innermost(error: BaseException, model: torch.nn.Module) -> tuple[str, torch.nn.Module | None]:
     """The innermost module of the network whose code was running."""
     paths = {id(module): path for path, module in model.named_modules()}
     found: tuple[str, torch.nn.Module | None] = ("", None)

@@ -40,6 +40,8 @@ def load_model(spec: str, trust: bool = False) -> torch.nn.Module:
         raise bad_model("missing_file", file=path, near=_near_file(path))
     if path.is_dir():
         raise bad_model("model_folder", file=path)
+    if not path.is_file():  # a FIFO would be waited for, and a device never ends
+        raise bad_model("not_a_file", file=path)
     if suffix == ".pt2":
         return load_exported(path, trust)
     if suffix == ".onnx":

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from openheart.errors import InputError
 from openheart.loading.blame import run_error
 from openheart.loading.inputs import Inputs, read_inputs, read_tensor, warn_of_odd_numbers
 from openheart.loading.models import load_model, load_weights
@@ -78,11 +79,11 @@ class Subject:
             return self._record(steps, as_ids=False)
         try:
             return self._record(steps, as_ids=False)
-        except Exception as error:  # noqa: BLE001  it is raised again unless whole numbers help
+        except InputError as error:  # it is raised again unless whole numbers help
             try:
                 return self._record(steps, as_ids=True)
-            except Exception:  # noqa: BLE001  the first refusal is the one to tell of
-                raise error from None
+            except InputError as other:
+                raise (other if _is_about_kinds(error) and not _is_about_kinds(other) else error) from None
 
     def _record(self, steps: int, as_ids: bool) -> Run:
         model = self.build()
@@ -103,7 +104,7 @@ class Subject:
                             self._step(model, inputs, target, optimizer)
                     else:
                         model(*inputs.args, **inputs.kwargs)
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 raise run_error(error, model, inputs, target) from error
         return Run(rec, model, inputs, steps, tuple(warn_of_odd_numbers(inputs)))
 
@@ -123,6 +124,17 @@ class Subject:
         if self.target.is_floating_point() or wants_classes(self.loss) or self.story:
             return self.target  # a patient's target is as its loss wants it
         return self.target.to(dtype)
+
+
+def _is_about_kinds(error: InputError) -> bool:
+    """Whether a network refused what kind of numbers it was given, and not the numbers."""
+    cause = error.__cause__
+    return cause is not None and _KINDS.search(str(cause)) is not None
+
+
+_KINDS = re.compile(
+    r"(?i)scalar type|\bdtypes?\b|data type|(float|double|long|int|bool)tensor|must be of type|as indices"
+)
 
 
 def output_tensor(output: Any) -> torch.Tensor:

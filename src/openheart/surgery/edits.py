@@ -9,13 +9,12 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from os import PathLike, fspath
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
 from openheart.errors import InterventionError
-from openheart.writing import write_text
+from openheart.writing import open_file, write_text
 
 if TYPE_CHECKING:
     from openheart.recording import Recording
@@ -210,15 +209,17 @@ def read_edits(path: str | PathLike[str]) -> tuple[Edit, ...]:
         InterventionError: the file is missing or is not one of edits.
     """
     try:
-        document = json.loads(Path(path).read_text(encoding="utf-8"))
+        with open_file(path) as file:
+            document = json.loads(file.read())
     except OSError as error:
         raise InterventionError("error.edit.file", file=fspath(path), reason=error.strerror) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InterventionError("error.edit.file.json", file=fspath(path), reason=error) from error
     listed = document.get("edits") if isinstance(document, dict) else None
     if not isinstance(document, dict) or document.get("openheart") != "edits" or not isinstance(listed, list):
         raise InterventionError("error.edit.file.none", file=fspath(path))
-    if document.get("version", 0) > VERSION:
+    version = document.get("version", 0)
+    if type(version) is not int or version > VERSION:
         raise InterventionError("error.edit.file.newer", file=fspath(path))
     return tuple(_from_dict(item, fspath(path)) for item in listed)
 
@@ -237,12 +238,16 @@ _KINDS: dict[str, Callable[[dict[str, Any]], Edit]] = {
 
 def _from_dict(item: Any, path: str) -> Edit:
     kind = item.get("edit") if isinstance(item, dict) else None
-    if kind not in _KINDS:
+    if not isinstance(kind, str) or kind not in _KINDS:
         raise InterventionError("error.edit.file.kind", file=path, kind=kind, known=", ".join(_KINDS))
     try:
         edit = _KINDS[kind](item)
     except KeyError as error:
         raise InterventionError("error.edit.file.lacks", file=path, edit=item, what=error.args[0]) from error
+    except (AttributeError, ArithmeticError, RuntimeError, TypeError, ValueError) as error:
+        if isinstance(error, InterventionError):
+            raise
+        raise InterventionError("error.edit.file.edit", file=path, edit=item, reason=error) from error
     if not isinstance(edit.address, str):
         raise InterventionError("error.edit.file.address", file=path, edit=item)
     return edit
