@@ -11,10 +11,12 @@ searched for, and written into pages and programs.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 __all__ = ["harmless", "shown_whole", "spelled"]
 
 
+@lru_cache(maxsize=4096)
 def spelled(name: str) -> str:
     """A name without invisible characters: different names stay different, and plain ones are as they were.
 

@@ -8,7 +8,7 @@ from tests.recording.programs import PROGRAMS, Program, Witness
 from torch import nn
 
 import openheart as oh
-from openheart.recording import keeping
+from openheart.recording import Recording, afterwards, keeping
 
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.name)
@@ -23,6 +23,44 @@ def test_a_graph_computes_its_values_again(program: Program, monkeypatch: pytest
     witness.check(rec.calls)
     held = [value for value in rec.values if not isinstance(value._life, keeping.Recipe)]
     assert len(held) < 0.7 * len(rec.values)
+
+
+def _kept(program: Program, keep: str) -> Recording:
+    torch.manual_seed(3)
+    model = program.build()
+    with oh.recording(model, keep=keep) as rec:
+        program.train(model, program.optimizer(model.parameters()))
+    return rec
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.name)
+def test_what_keeps_less_never_takes_more(program: Program) -> None:
+    whole = _kept(program, "all").nbytes
+    for keep in ("graph", ""):
+        rec = _kept(program, keep)
+        assert 0 < rec.nbytes <= whole
+        assert {id(life) for life in rec._lives.values()} <= {id(value._life) for value in rec.values}
+
+
+def test_what_the_graph_keeps_stays_when_the_run_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(afterwards, "SMALL", 0)
+    torch.manual_seed(0)
+    model = nn.Linear(3, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    weights = []
+    with oh.recording(model, keep="graph") as rec:
+        for _ in range(2):
+            weights.append(model.weight.detach().clone())
+            model(torch.ones(1, 3)).sum().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    weights.append(model.weight.detach().clone())
+    for _ in range(2):
+        model(torch.ones(1, 3)).sum().backward()
+        optimizer.step()
+    assert torch.equal(rec.value("weight").data, weights[0])
+    assert torch.equal(rec.value("@1 weight").data, weights[1])
+    assert torch.equal(rec.value("@1 weight.after").data, weights[2])
 
 
 def test_a_subtree_keeps_what_its_calls_read_and_made() -> None:

@@ -13,7 +13,8 @@ from openheart.i18n import Message
 from openheart.nearest import nearest
 from openheart.recording.build import Facts
 from openheart.recording.lines import Line
-from openheart.recording.storages import Geometry, Life
+from openheart.recording.log import is_plain
+from openheart.recording.storages import Geometry, Life, Undo, geometry_of
 from openheart.recording.values import Call, Value, values_in
 
 __all__ = ["Recipe", "check_keep", "drop", "held_bytes"]
@@ -23,8 +24,10 @@ ROOM = 256 * 2**20  # bytes of computed values that are held in case they are as
 
 def check_keep(keep: str, model: torch.nn.Module | None) -> None:
     """Raises `InputError` if `keep` says nothing that a recording of `model` could keep."""
+    if keep in ("all", "graph"):
+        return
     paths = [path for path, _ in model.named_modules()] if model is not None else []
-    if keep in ("all", "graph") or keep in paths:
+    if keep in paths:
         return
     near = nearest(str(keep), ["all", "graph", *filter(None, paths)])
     hint = "" if near is None else Message("error.hint", {"name": near})
@@ -37,6 +40,8 @@ def drop(facts: Facts, keep: str) -> None:
         _keep_graph(facts)
     elif keep != "all":
         _keep_subtree(facts, keep)
+        held = {value._life for value in facts.values}
+        facts.lives = {key: life for key, life in facts.lives.items() if life in held}
 
 
 def held_bytes(values: list[Value]) -> int:
@@ -166,27 +171,51 @@ class _Kitchen:
 
 def _keep_graph(facts: Facts) -> None:
     kitchen = _Kitchen(facts.makers)
+    kept = [value for value in facts.values if value.id not in facts.makers]
+    again = []
     for call in facts.calls:
         if _must_be_kept(call):
-            for value in call.outputs:
-                _settle(value)
+            kept += call.outputs
+        else:
+            again += [value for value in call.outputs if value.kept]
+    facts.lives = _settle(kept)
+    for value in again:
+        _replace(value, Recipe(kitchen, value))
+
+
+def _settle(values: list[Value]) -> dict[int, Life]:
+    """Takes values out of storages that they share with others, which can then be let go.
+
+    A storage of which they are all there is stays as it is: to copy it would only take more. Returns the
+    lives of such storages as others may still write to.
+    """
+    storages: dict[int, list[tuple[Value, torch.Tensor, Geometry]]] = {}
+    for value in values:
+        try:
+            data = value.data
+        except OpaqueError:
             continue
-        for value in call.outputs:
-            if value.kept:
-                _replace(value, Recipe(kitchen, value))
-    for value in facts.values:
-        if value.id not in facts.makers:
-            _settle(value)
+        if is_plain(data):
+            storages.setdefault(data.untyped_storage()._cdata, []).append((value, data, geometry_of(data)))
+    lives: dict[int, Life] = {}
+    for key, members in storages.items():
+        pieces = {geometry: data for _, data, geometry in members}
+        size = sum(data.numel() * data.itemsize for data in pieces.values())
+        apart = size < members[0][1].untyped_storage().nbytes()
+        if apart:
+            pieces = {geometry: data.clone() for geometry, data in pieces.items()}
+        for value, _, geometry in members:
+            life = Life()
+            if not apart and isinstance(value._life, Life) and not value._life.fixed(geometry, value.version):
+                life = lives.setdefault(key, Life())
+                life.watched = value._life.watched
+                life.undos += [_NO_UNDO] * (value.version - len(life.undos))
+            _replace(value, life)
+            object.__setattr__(value, "_tensor", pieces[geometry])
+    return lives
 
 
-def _settle(value: Value) -> None:
-    """Copies a kept value out of the storage it shares with others, which can then be let go."""
-    try:
-        data = value.data.clone()
-    except OpaqueError:
-        return
-    _replace(value, Life())
-    object.__setattr__(value, "_tensor", data)
+_NO_UNDO = Undo(Geometry(torch.uint8, (0,), (1,), 0), None)  # of a write that nothing is left of
 
 
 def _must_be_kept(call: Call) -> bool:

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import importlib
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
@@ -82,7 +84,7 @@ class Recording:
         if self._facts is None:
             if self._log is None:
                 raise OpenheartError("error.running")
-            with torch.no_grad(), torch._C._DisableTorchDispatch():
+            with torch.no_grad(), torch._C._DisableTorchDispatch(), _without_collecting():
                 self._facts = build(self._log)
             self._log = None
             drop(self._facts, self.keep)
@@ -97,7 +99,8 @@ class Recording:
         if self._names is None:
             facts = self._read()
             if self._names is None:  # a counterfactual's come with its facts
-                self._names = name_values(facts)
+                with _without_collecting():
+                    self._names = name_values(facts)
         if self._names.facts is None:
             self._names.facts = self._read()
         return self._names
@@ -269,6 +272,18 @@ class Recording:
             numbers = ", ".join(_ranges(self.steps)) or "none"
             held = f", steps {numbers} of {self.ran}, {self.nbytes / 2**20:.1f} MiB"
         return f"Recording({len(self.calls)} calls, {len(self.values)} values{held}{edited})"
+
+
+@contextlib.contextmanager
+def _without_collecting() -> Iterator[None]:
+    """Has Python not look for garbage while very many objects are made that stay."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
 
 
 def _ranges(numbers: list[int]) -> Iterator[str]:
