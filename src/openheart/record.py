@@ -30,6 +30,7 @@ from openheart.recording.plans import PLANS, Plan, is_composite, plan_of, writte
 from openheart.recording.rebinding import watch_memory
 from openheart.recording.seat import KEY, SOLE, hidden, switch
 from openheart.recording.sharing import Shared
+from openheart.recording.thrift import Again, Thrift
 from openheart.spelling import spelled
 
 __all__ = ["Recorder", "record", "recording"]
@@ -73,6 +74,7 @@ class Recorder:
         self._met: set[int] = set()  # objects that cannot be, or were asked whether they are, shared memory
         self.shared = Shared()
         self.sharing = self.shared.bases
+        self._thrift = Thrift()
         self._states: dict[int, int] = {}
         self._lazy = False
 
@@ -136,9 +138,11 @@ class Recorder:
                 (name, position, tensor, self._copy(plan, tensor))
                 for name, position, tensor in written_tensors(plan, args, kwargs)
             ]
+            if self._thrift.running:
+                self._thrift.note(plan.op, args, undos)
         return undos, aliases
 
-    def _copy(self, plan: Plan, tensor: torch.Tensor) -> torch.Tensor | None:
+    def _copy(self, plan: Plan, tensor: torch.Tensor) -> torch.Tensor | Again | None:
         if not is_plain(tensor):
             return None
         if self._blank:
@@ -147,6 +151,8 @@ class Recorder:
                 self._blank.discard(storage._cdata)
                 if plan.overwrites and tensor.numel() * tensor.itemsize == storage.nbytes():
                     return None  # nobody ever wrote there, and now every element is
+        if self._thrift.running and (again := self._thrift.take(tensor)) is not None:
+            return again
         return _quietly(tensor.clone)
 
     # Marks --------------------------------------------------------------------------------------------------
@@ -192,9 +198,11 @@ class Recorder:
             for group in optimizer.param_groups
         ]
         self._add((STEP, optimizer, groups, _sequence()))
+        self._thrift.begin()
 
     def optimizer_stepped(self, optimizer: Any) -> None:
         """Marks the end of an optimizer's step, and whose state each of its tensors is."""
+        self._thrift.end()
         states = []
         if self._states.get(id(optimizer)) != len(optimizer.state):
             self._states[id(optimizer)] = len(optimizer.state)

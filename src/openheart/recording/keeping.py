@@ -15,6 +15,7 @@ from openheart.recording.build import Facts
 from openheart.recording.lines import Line
 from openheart.recording.log import is_plain
 from openheart.recording.storages import Geometry, Life, Undo, geometry_of
+from openheart.recording.thrift import Again
 from openheart.recording.values import Call, Value, values_in
 
 __all__ = ["Recipe", "check_keep", "drop", "held_bytes"]
@@ -49,7 +50,8 @@ def held_bytes(values: list[Value]) -> int:
     storages: dict[int, int] = {}
     for value in values:
         undos = value._life.undos if isinstance(value._life, Life) else []
-        for tensor in (value._tensor, *(undo.content for undo in undos)):
+        held = (undo.held.before if isinstance(undo.held, Again) else undo.held for undo in undos)
+        for tensor in (value._tensor, *held):
             if tensor is not None:
                 storage = tensor.untyped_storage()
                 storages[storage._cdata] = storage.nbytes()

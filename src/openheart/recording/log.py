@@ -4,7 +4,7 @@ The log is one list of plain tuples, in the order of the run. A call is
 
     (op, args, kwargs, result, undos, aliases, sequence, node, caller, code, instruction)
 
-    undos       (argument name, position, tensor, copy of what it held, or None) for each tensor it wrote
+    undos       (argument name, position, tensor, copy of what it held, Again or None), one a tensor written
     aliases     (tensor, alias with the geometry it had before) for each object that it reshaped
     sequence    the number that autograd will give to its next node: a call that made one has the one before
     node        the autograd node that was running, None outside of a backward pass
@@ -27,6 +27,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from openheart.recording.storages import Geometry, geometry_of
+from openheart.recording.thrift import Again
 
 __all__ = [
     "BEGIN",
@@ -89,7 +90,7 @@ class Gap:
     """What steps that are not held did to what earlier steps hold."""
 
     # storage → {geometry of what was written: what it held before the first write}
-    undos: dict[int, dict[Any, torch.Tensor | None]] = field(default_factory=dict)
+    undos: dict[int, dict[Geometry, torch.Tensor | Again | None]] = field(default_factory=dict)
     # id of a tensor object → (the object, alias with the geometry that it had before it was first reshaped)
     aliases: dict[int, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
     # id of a tensor object → the object: a write to it need not be noted again

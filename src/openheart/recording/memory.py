@@ -16,6 +16,7 @@ import torch
 
 from openheart.recording.log import GAP, REBIND, Gap, Log, is_plain
 from openheart.recording.storages import Geometry, Life, Undo, geometry_of
+from openheart.recording.thrift import Again
 from openheart.recording.values import Origin, Value
 
 __all__ = ["Memory", "Story", "shape_of"]
@@ -104,7 +105,9 @@ class Memory:
         self._objects[id(tensor)] = (value, story, story.version)
         return value
 
-    def write(self, tensor: torch.Tensor, content: torch.Tensor | None, origin: Origin = "call") -> Value:
+    def write(
+        self, tensor: torch.Tensor, content: torch.Tensor | Again | None, origin: Origin = "call"
+    ) -> Value:
         """A new value: what a call has just written to `tensor`; `content` is what was there before."""
         place, old, _ = self._find(tensor)
         place, geometry, story = self._find(tensor, after=True)

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import torch
 
 from openheart.errors import OpaqueError
+from openheart.recording.thrift import Again
 
 __all__ = ["Geometry", "Life", "Undo", "geometry_of", "strided"]
 
@@ -46,12 +47,18 @@ def geometry_of(tensor: torch.Tensor) -> Geometry:
 class Undo:
     """What a region of a storage held just before it was overwritten.
 
-    `content` None: it was not kept, since nobody had written it yet, or since the memory was given back.
+    `held` is a copy, or how to make the numbers again; None: they were not kept, since nobody had written
+    there yet, or since the memory was given back.
     """
 
     geometry: Geometry
-    content: torch.Tensor | None
+    held: torch.Tensor | Again | None
     freed: bool = False
+
+    @property
+    def content(self) -> torch.Tensor | None:
+        """The numbers."""
+        return self.held.made() if isinstance(self.held, Again) else self.held
 
 
 class Life:
@@ -70,7 +77,7 @@ class Life:
         """Whether `read` would find the numbers."""
         for undo in self.undos[version:]:
             if _meet(undo.geometry, geometry):
-                if undo.content is None:
+                if undo.held is None:
                     return False
                 if undo.geometry == geometry or _holds(undo, geometry):
                     return True
@@ -86,11 +93,13 @@ class Life:
         if 0 in geometry.shape:  # no number at all: none can be gone
             return torch.empty(geometry.shape, dtype=geometry.dtype)
         for reach, undo in enumerate(later):
-            if undo.content is None:
+            if undo.held is None:
                 why = "error.value.freed" if undo.freed else "error.value.blank"
                 raise OpaqueError(why, dtype=geometry.dtype, shape=geometry.shape)
             if undo.geometry == geometry and reach == 0:
-                return undo.content
+                content = undo.content
+                assert content is not None
+                return content
             if _holds(undo, geometry):
                 return self._rewind(geometry, undo, later[:reach])
         if tensor is None:
@@ -110,23 +119,25 @@ class Life:
     def _rewind(self, geometry: Geometry, start: Undo | torch.Tensor, undos: list[Undo]) -> torch.Tensor:
         """Copies the storage as `start` shows it and takes the undos back, the last one first."""
         if isinstance(start, Undo):
-            assert start.content is not None
-            storage = start.content.untyped_storage()
-            shift = start.geometry.span()[0] - int(start.content.storage_offset()) * start.content.itemsize
-            device = start.content.device
+            content = start.content
+            assert content is not None
+            storage = content.untyped_storage()
+            shift = start.geometry.span()[0] - int(content.storage_offset()) * content.itemsize
+            device = content.device
         else:
             storage, shift, device = start.untyped_storage(), 0, start.device
         if undos:
             storage = storage.clone()
         for undo in reversed(undos):
-            assert undo.content is not None
+            content = undo.content
+            assert content is not None
             low, high = undo.geometry.span()
             if low < shift or high - shift > storage.nbytes():
                 # This undo reaches outside of the copied part; what lies outside is not part of the value
                 # asked for.
-                _copy_inside(storage, shift, undo, device)
+                _copy_inside(storage, shift, undo.geometry, content, device)
                 continue
-            strided(storage, undo.geometry, shift, device).copy_(undo.content)
+            strided(storage, undo.geometry, shift, device).copy_(content)
         return strided(storage, geometry, shift, device)
 
 
@@ -149,19 +160,20 @@ def strided(storage: Any, geometry: Geometry, shift: int, device: torch.device) 
     return tensor
 
 
-def _copy_inside(storage: Any, shift: int, undo: Undo, device: torch.device) -> None:
+def _copy_inside(
+    storage: Any, shift: int, region: Geometry, content: torch.Tensor, device: torch.device
+) -> None:
     """Takes back the part of an undo that lies inside a partial copy, byte by byte."""
-    assert undo.content is not None
-    low, high = undo.geometry.span()
+    low, high = region.span()
     patch = torch.zeros(high - low, dtype=torch.uint8, device=device).untyped_storage()
     mask = torch.zeros(high - low, dtype=torch.uint8, device=device).untyped_storage()
-    strided(patch, undo.geometry, low, device).copy_(undo.content)
-    marked = torch.full_like(undo.content, 1, dtype=torch.uint8)
-    width = undo.geometry.dtype.itemsize
+    strided(patch, region, low, device).copy_(content)
+    marked = torch.full_like(content, 1, dtype=torch.uint8)
+    width = region.dtype.itemsize
     for byte in range(width):
-        place = undo.geometry._replace(
+        place = region._replace(
             dtype=torch.uint8,
-            stride=tuple(step * width for step in undo.geometry.stride),
+            stride=tuple(step * width for step in region.stride),
             bits=0,
             offset=byte,
         )
@@ -185,7 +197,7 @@ def _meet(one: Geometry, other: Geometry) -> bool:
 
 def _holds(undo: Undo, geometry: Geometry) -> bool:
     """Whether an undo's copy is a gapless piece of the storage that contains all of `geometry`."""
-    content = undo.content
+    content = undo.held.before if isinstance(undo.held, Again) else undo.held
     if content is None or undo.geometry.bits or (geometry.bits and undo.geometry.dtype != geometry.dtype):
         return False
     low, high = undo.geometry.span()
