@@ -19,11 +19,12 @@ from typing import Any
 import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
-from openheart.recording import Recording, arrangements, assignments, seat
+from openheart.recording import Recording, arrangements, assignments, forwards, seat
 from openheart.recording.afterwards import settle
 from openheart.recording.arrangements import STUB
 from openheart.recording.assignments import watch
 from openheart.recording.flight import Flight, check_steps
+from openheart.recording.forwards import watch_forwards
 from openheart.recording.keeping import check_keep
 from openheart.recording.log import ENTER, EXIT, POKED, STEP, STEPPED, Log, is_plain, stale_gradients
 from openheart.recording.plans import PLANS, Plan, is_composite, plan_of, written_tensors
@@ -52,7 +53,7 @@ class _Inside(dict[str, bool]):
 
 
 _TORCH = os.path.dirname(torch.__file__) + os.sep
-_OWN = (__file__, seat.__file__, arrangements.__file__, assignments.__file__)
+_OWN = (__file__, seat.__file__, arrangements.__file__, assignments.__file__, forwards.__file__)
 _inside = _Inside()
 
 
@@ -68,6 +69,8 @@ class Recorder:
         self.model = model
         self.output: Any = None
         self.paths: dict[int, str] = {}
+        self.running: list[torch.nn.Module] = []  # the modules that are being called, the innermost last
+        self._release: Callable[[], None] = _nothing
         self.flight = None if last is None and every is None else Flight(self.log, last, every)
         self._add = self.log.entries.append if self.flight is None else self.flight.add
         self._blank: set[int] = set()
@@ -162,12 +165,14 @@ class Recorder:
     ) -> Any:
         """Runs a module's call and marks where it begins and ends."""
         self._add((ENTER, path, args, kwargs))
+        self.running.append(module)
         returned = False
         result = None
         try:
             result = run(module, *args, **kwargs)
             returned = True
         finally:
+            self.running.pop()
             self._add((EXIT, path, result, returned))
         if not path:
             self.output = result
@@ -228,15 +233,19 @@ class Recorder:
         if self.flight is not None:
             self.flight.begin()
         _install()
+        if self.model is not None:
+            self._release = watch_forwards(self.model.modules(), _directly)
         try:
             seat.take(self)
         except BaseException:
+            self._release()
             _uninstall()
             raise
         return self
 
     def __exit__(self, *_error: Any) -> None:
         seat.leave(self)
+        self._release()
         _uninstall()
         self.log.kept += self.sharing.values()
         if self.shared.unwatched:
@@ -247,6 +256,10 @@ class Recorder:
             _walk(
                 self.model, "", {}, self.log.named_later, ()
             )  # a lazy module has made its parameters by now
+
+
+def _nothing() -> None:
+    """Ends nothing."""
 
 
 def _is_tensor(item: Any) -> bool:
@@ -397,6 +410,20 @@ def _install() -> None:
         ]
 
 
+def _directly(run: Callable[..., Any], module: torch.nn.Module, args: Any, kwargs: Any) -> Any:
+    """Runs a `forward`: of a module that is being called, or else as the call that nobody made."""
+    if not _is_on(KEY) or hidden():
+        return run(module, *args, **kwargs)
+    recorder = SOLE[0]
+    if recorder is not None and recorder.running and recorder.running[-1] is module:  # nearly always
+        return run(module, *args, **kwargs)
+    for recorder in _heard():
+        path = recorder.paths.get(id(module))
+        if path is not None and not (recorder.running and recorder.running[-1] is module):
+            run = _through(recorder, path, run)
+    return run(module, *args, **kwargs)
+
+
 def _through(recorder: Recorder, path: str, run: Callable[..., Any]) -> Callable[..., Any]:
     def through(module: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
         return recorder.call_module(path, run, module, args, kwargs)
@@ -422,7 +449,7 @@ def _never_compile() -> None:
     thin = frames._FrameExecStrategy(action.SKIP, action.DEFAULT)  # what it calls is somebody else's
     for code in (STUB, _run.__code__, _run_for_several.__code__, _heard.__code__, Recorder.hear.__code__):
         frames.set_code_exec_strategy(code, alone)
-    for function in (Recorder.call_module, _install, _through):
+    for function in (Recorder.call_module, _install, _through, _directly):
         for code in (function.__code__, *filter(inspect.iscode, function.__code__.co_consts)):
             frames.set_code_exec_strategy(code, thin)
 

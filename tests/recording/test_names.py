@@ -463,3 +463,40 @@ def test_a_cross_entropy_without_a_backward_pass_is_the_loss() -> None:
     with oh.recording(net) as recording:
         torch.nn.functional.cross_entropy(net(torch.ones(4, 2)), torch.tensor([0, 1, 2, 0]))
     assert recording.value("loss").shape == ()
+
+
+class Direct(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.act, self.last = nn.Linear(3, 4), nn.ReLU(), Doubled(4, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(self.act.forward(self.first.forward(input=x)))
+
+
+class Doubled(nn.Linear):
+    def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002
+        return super().forward(input) * 2
+
+
+def test_a_forward_that_is_called_directly_is_a_call_of_the_module() -> None:
+    torch.manual_seed(0)
+    model, x = Direct(), torch.randn(2, 3)
+    before = {kind: vars(kind)["forward"] for kind in (Direct, Doubled, nn.Linear, nn.ReLU)}
+    with oh.recording(model) as rec:
+        out = model.forward(x)
+        out.sum().backward()
+        with oh.recording(model) as inner:
+            model.forward(x)
+    assert {kind: vars(kind)["forward"] for kind in before} == before
+    for found in (rec, inner):
+        assert torch.equal(found.value("output").data, out.detach())
+        assert torch.equal(found.value("input").data, x)
+        assert torch.equal(found.value("first.out").data, model.first(x))
+        assert found.value("act.in") is found.value("first.out")
+        assert found.value("last.in") is found.value("act.out")
+    assert not any(":2" in name for name in inner._named.values)  # `super().forward` is no call of its own
+    assert rec.value("first.out.grad").shape == (2, 4)
+    assert rec.value(":2.out").shape == (2, 2)  # the second call of the model
+    assert {call.phase for call in rec.calls if call.scope == "last" and call.name == "mul"} >= {"forward"}
+    assert all(str(call.source).startswith("test_names.py:") for call in rec.calls)
