@@ -211,3 +211,13 @@ def test_large_shared_memory_is_said() -> None:
     with oh.recording() as rec:
         x.sum()
     assert [notice.key for notice in rec.notices] == ["recording.notice.shared"]
+
+
+def test_gradients_that_are_copied_into_leaves_are_said() -> None:
+    model = nn.Linear(3, 2)
+    with oh.recording(model) as rec:
+        model(torch.ones(1, 3)).sum().backward()
+    copies = [call for call in rec.calls if call.name in ("new_empty_strided", "clone")]
+    assert [notice.details for notice in rec.notices] == [{"count": len(copies)}]
+    assert rec.notices[0].key == "recording.notice.copied"
+    assert rec.notices[0].text("en") != rec.notices[0].text("es")

@@ -113,6 +113,10 @@ def build(log: Log) -> Facts:
     return _Walk(log).run()
 
 
+# What autograd begins with where it copies a gradient into a leaf; it takes over what nobody else holds.
+_COPIES = {"new_empty_strided", "clone"}
+
+
 class _Walk:
     def __init__(self, log: Log) -> None:
         self.log = log
@@ -252,6 +256,9 @@ class _Walk:
             self.facts.criteria[identity] = CRITERIA.get(id(caller), "")
         if phases.is_seed and name == "ones_like" and reads and outputs:
             self.facts.seeds.append((phases.step, reads[0], outputs[0]))
+        if ties.accumulates is not None and caller is _ENGINE and name in _COPIES:
+            copied = self.log.notices.setdefault("recording.notice.copied", {"count": 0})
+            copied["count"] += 1
         if ties.accumulates is not None and caller is _ENGINE:  # and not a hook of the leaf's
             self.accumulated(ties.accumulates, name, reads, result)
         elif lives:
