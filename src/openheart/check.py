@@ -28,7 +28,7 @@ from openheart.formula import loops
 from openheart.formula.cutting import PEAK, cut
 from openheart.formula.evaluate import NoLaw, evaluate, evaluate_all, gather, prepared, strained
 from openheart.formula.expr import Binding, Index, Ref, Tensor
-from openheart.formula.precision import DOUBLE_UNIT, Precision
+from openheart.formula.precision import DOUBLE_UNIT, QUARTERS, Precision
 from openheart.formula.reduce import NotSpaced
 from openheart.recording import Call, Value, values_in
 from openheart.rules.registry import Law, format_of, law_of
@@ -340,6 +340,19 @@ def _isnan(a: Any) -> Any:
     return np.isnan(a) if np.asarray(a).dtype.kind in "fc" else np.zeros(np.shape(a), dtype=bool)
 
 
+OVERRUN = {"float8_e5m2": np.inf, "float8_e4m3fn": QUARTERS["float8_e4m3fn"].largest}
+"""What a number becomes that is too large for a format of eight bits, where it is no NaN."""
+
+
+def _quartered(computed: Any, target: Precision) -> Any:
+    """The nearest numbers of eight bits, the even one of two; what overruns them as their format has it."""
+    _, exponent = np.frexp(computed)
+    step = np.maximum(2.0 ** (exponent - 1.0), target.tiny) * 2 * target.unit
+    nearest = np.rint(computed / step) * step
+    beyond = np.copysign(OVERRUN.get(target.name, np.nan), computed)
+    return np.where(np.abs(nearest) > target.largest, beyond, nearest)[()]
+
+
 def _rounded(computed: Any, target: Precision | None) -> Any:
     """float64 numbers rounded to the nearest of a narrower format, as float64."""
     computed = np.asarray(computed)
@@ -348,6 +361,8 @@ def _rounded(computed: Any, target: Precision | None) -> Any:
     if target.name == "float32":
         narrow = np.complex64 if computed.dtype.kind == "c" else np.float32
         return computed.astype(narrow).astype(computed.dtype)[()]
+    if target.name in QUARTERS:
+        return _quartered(computed, target)
     if target.name == "float16":
         return computed.astype(np.float16).astype(np.float64)[()]
     bits = np.atleast_1d(computed).astype(np.float32).view(np.uint32)

@@ -89,7 +89,16 @@ OTHER = {
 }
 
 
-@pytest.mark.parametrize("name", sorted(set(FUNCTIONS) - OTHER - set(COMPUTED_IN) - ASIDE))
+OF_THE_FORMAT = {name for name in FUNCTIONS if name.startswith("bits_") or name.endswith("_of_bits")}
+
+
+@pytest.mark.parametrize("name", sorted(OF_THE_FORMAT))
+def test_the_bits_of_a_number_have_no_javascript(name: str) -> None:
+    with pytest.raises(NoJavaScript, match="bits"):
+        write(name, [Operand("a", None, "f")])
+
+
+@pytest.mark.parametrize("name", sorted(set(FUNCTIONS) - OTHER - OF_THE_FORMAT - set(COMPUTED_IN) - ASIDE))
 def test_functions_are_pythons_to_a_few_units(name: str, tmp_path: Path) -> None:
     arity = 2 if name in BINARY | BITS else 1
     values = WHOLE if name in BITS else REAL

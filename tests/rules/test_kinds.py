@@ -124,3 +124,15 @@ def test_a_number_that_does_not_fit_into_a_whole_one_is_undefined() -> None:
 
 def test_polygamma_below_zero_where_terms_cancel() -> None:
     audit(lambda: torch.polygamma(6, torch.tensor([-8.5, -3.25, 2.0]).bfloat16()), covers="polygamma")
+
+
+@pytest.mark.parametrize("name", ["float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz"])
+def test_numbers_of_eight_bits(name: str) -> None:
+    dtype = getattr(torch, name)
+    x = drawn(torch.float32, 3000)
+    x = torch.cat([x, x[:300] * 1e-3, x[:300] * 1e4])
+    ties = torch.arange(256, dtype=torch.uint8).view(dtype).float()
+    ties = ties[ties.isfinite()].sort().values
+    edges = torch.tensor([448.0, 464.0, 464.1, 480.0, 248.0, 57344.0, 61440.0, 61439.0, math.inf, math.nan])
+    for given in (x, (ties[1:] + ties[:-1]) / 2, torch.cat([edges, -edges]), x.bfloat16(), x.double()):
+        audit(lambda g=given: g.to(dtype).float())

@@ -132,7 +132,7 @@ def write(name: str, args: Sequence[Operand], whole: bool = False) -> Operand:
 
     `whole` says that the arguments are places: whole and never negative.
 
-    **Raises** `NoJavaScript` for the functions of complex numbers.
+    **Raises** `NoJavaScript` for the functions of complex numbers, and of a number's bits.
     """
     a = args[0]
     b = args[1] if len(args) > 1 else a
@@ -192,7 +192,7 @@ def write(name: str, args: Sequence[Operand], whole: bool = False) -> Operand:
         if name in ("max", "min", "bitand", "bitor", "bitxor", "shiftleft", "shiftright"):
             made = _number(kind)
         return Operand(f"{CALLS[name]}({', '.join(arg.value for arg in args)})", None, made)
-    raise NoJavaScript(f"the function {name} (complex numbers)")
+    raise NoJavaScript(f"the function {name} ({'bits' if 'bits' in name else 'complex numbers'})")
 
 
 def _number(kind: str) -> str:

@@ -14,8 +14,9 @@ from openheart.formula.functions import (
     mantissa,
     signbit,
     to_bool,
+    to_float,
 )
-from openheart.formula.precision import PRECISIONS
+from openheart.formula.precision import PRECISIONS, QUARTERS
 from openheart.rules.registry import cast, value_of
 from openheart.rules.rows import held, kind_of, row
 
@@ -37,6 +38,8 @@ def converted(x: Any, result: Any) -> Expr:
     whole = cast(x, result.kind, kind_of(x))  # type: ignore[arg-type]
     if result.dtype in BITS and kind_of(x) in ("float", "complex"):
         return apply(f"fits_{result.dtype}", whole)
+    if result.dtype in QUARTERS:
+        return to_float(whole)
     if not isinstance(x, Ref) or whole is not x or result.dtype not in PRECISIONS:
         return whole
     rounds = getattr(x.tensor, "dtype", result.dtype) != result.dtype

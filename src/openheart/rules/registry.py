@@ -27,7 +27,7 @@ import torch
 
 from openheart.errors import RuleError
 from openheart.formula.expr import Expr, Index, Kind, Number, Operand, Tensor, apply, expr, index
-from openheart.formula.precision import BFLOAT16, FLOAT16, FLOAT32, FLOAT64, Precision
+from openheart.formula.precision import BFLOAT16, FLOAT16, FLOAT32, FLOAT64, QUARTERS, Precision
 
 if TYPE_CHECKING:
     from openheart.recording import Call, Value
@@ -217,6 +217,7 @@ _FORMATS = {
     torch.float16: FLOAT16,
     torch.complex128: FLOAT64,
     torch.complex64: FLOAT32,
+    **{getattr(torch, name): held for name, held in QUARTERS.items() if hasattr(torch, name)},
 }
 
 
