@@ -31,6 +31,8 @@ class Term:
     factors: tuple[tuple[str | None, Scalar], ...]
     share: float
     product: bool = True
+    names: tuple[str | None, ...] = ()
+    """What the law calls each of them where it has no address: `m̂`, a line of the explanation."""
 
 
 class Contributions(Sequence[Term]):
@@ -42,6 +44,7 @@ class Contributions(Sequence[Term]):
         self._names = Names(explanation.recording, explanation.call)
         self._fetch = fetcher(explanation.call)
         self._precision = explanation.law.precision
+        self._outputs = frozenset(explanation.law.indices)
         self._parts: list[_Part] = []
         self._definitions: dict[int, tuple[Any, Any]] = {}
         values = []
@@ -107,12 +110,13 @@ class Contributions(Sequence[Term]):
             flat = inner if part.places is None else int(part.places[inner])
             sizes = tuple(k.extent for k in part.over)
             env.update(zip(part.over, map(int, np.unravel_index(flat, sizes)), strict=True))
-        builder = Instance(self._fetch, self._precision, self._names.element, terms=TERMS)
+        builder = Instance(self._fetch, self._precision, self._names.element, self._outputs, terms=TERMS)
         made = [builder.of(node, env) for node in (part.body, *part.scale)]
-        factors = tuple((s.address, s.value) for node in made for s in slots_of(node))
+        slots = [s for node in made for s in slots_of(node)]
+        factors = tuple((s.address, s.value) for s in slots)
         value = self._flat[where].item()
         share = abs(value) / self._whole if self._whole else 0.0
-        return Term(value, factors, share, all(map(_is_product, made)))
+        return Term(value, factors, share, all(map(_is_product, made)), tuple(s.name for s in slots))
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -31,7 +31,8 @@ from openheart.formula.expr import (
     walk,
 )
 from openheart.formula.functions import TRANSPARENT
-from openheart.formula.instance import Instance, Line
+from openheart.formula.instance import Instance, Line, Slot
+from openheart.hyperparameters import Owner, owner_of, said
 from openheart.i18n import Message
 from openheart.nonfinite import Cause, NonFinite, born, is_finite, spelled
 from openheart.origins import Names, law_at, made_by, moves
@@ -143,7 +144,19 @@ class Explanation:
         names = Names(self.recording, self.call)
         builder = Instance(fetcher(self.call), self.law.precision, names.element, frozenset(self.law.indices))
         instance = builder.of(self.law.expr, self._env)
-        return (*builder.lines, Line(self.address, self.law.expr, instance, self.value))
+        lines = (*builder.lines, Line(self.address, self.law.expr, instance, self.value))
+        if self.owner is None:
+            return lines
+        return tuple(replace(line, instance=said(line.instance, self.owner, self.call)) for line in lines)
+
+    @cached_property
+    def owner(self) -> Owner | None:
+        """For a number that an optimizer made: its step, and the group and parameter that it was made for."""
+        return (
+            None
+            if self.phase != "optimizer" or self.call is None
+            else owner_of(self.recording, self.call, self.output)
+        )
 
     @property
     def _env(self) -> dict[Index, int]:
@@ -337,8 +350,17 @@ def _unfold(explanation: Explanation) -> Iterator[Explanation]:
     addresses = [a for node in (explanation, *explanation.steps) for a in _sources(node) if a not in own]
     for address in list(dict.fromkeys(addresses))[:UNFOLDED]:
         child = explain(explanation.recording, address, explanation.depth - 1)
+        if child.kind == "computed" and _only_moved(child):  # cat, stack, a view: costs no depth
+            child = explain(explanation.recording, address, explanation.depth)
         if child.kind == "computed":
             yield child
+
+
+def _only_moved(explanation: Explanation) -> bool:
+    """Whether a number is another recorded number, and nothing was done to it."""
+    (*named, last) = explanation.lines
+    moved = last.instance
+    return not named and isinstance(moved, Slot) and moved.address is not None and moved.value == last.result
 
 
 def _sources(explanation: Explanation) -> list[str]:
@@ -442,13 +464,15 @@ def _hyperparameters(explanation: Explanation, call: Call) -> Iterator[Message]:
     """With which options the optimizer made this step: `lr = 0.1, betas = (0.9, 0.999)`."""
     for optimizer in explanation.recording.optimizers:
         if call.id in optimizer.calls:
-            name = optimizer.kind.rsplit(".", 1)[-1]
+            name, owner = optimizer.kind.rsplit(".", 1)[-1], explanation.owner
             for number, group in enumerate(optimizer.groups):
                 options = {
                     option: _told(value)
                     for option, value in group.options.items()
                     if value is not None and not isinstance(value, bool) and option != "initial_lr"
                 }
+                if owner is not None and number != owner[1]:
+                    continue
                 several = f"{name} [{number}]" if len(optimizer.groups) > 1 else name
                 yield Message("note.hyperparameters", {"optimizer": several, "options": options})
 

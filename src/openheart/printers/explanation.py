@@ -194,7 +194,7 @@ def _arguments(explanation: Explanation, style: Style, width: int) -> list[Text]
 
 def _contributions(rows: Sequence[parts.Contribution], more: int, style: Style, width: int) -> list[Text]:
     values = [n.text(style.decimal) for n in even([r.value for r in rows], style.digits)]
-    names = [_factors(r, style.lang) for r in rows]
+    names = [_factors(r, style) for r in rows]
     number, name = max(map(len, values)), max(len(n.plain) for n in names)
     bars = width - name - number - 12
     lines = []
@@ -214,13 +214,11 @@ def _contributions(rows: Sequence[parts.Contribution], more: int, style: Style, 
     return lines
 
 
-def _factors(row: parts.Contribution, lang: str) -> Text:
-    made = Text(message("kind.constant", lang) if not row.factors else "", SHADES["faint"])
-    for n, (address, value) in enumerate(row.factors):
+def _factors(row: parts.Contribution, style: Style) -> Text:
+    made = Text(message("kind.constant", style.lang) if not row.factors else "", SHADES["faint"])
+    for n, (label, kind) in enumerate(row.labels(style)):
         made.append((" · " if row.product else ", ") if n else "", SHADES["operator"])
-        made.append(
-            address if address is not None else shown(value).text(), SHADES["address" if address else ""]
-        )
+        made.append(label, SHADES["address"] if kind == "address" else "")
     return made
 
 

@@ -155,7 +155,7 @@ def _terms(rows: Sequence[parts.Contribution], more: int, style: Style) -> str:
 
 def _term(row: parts.Contribution, written: Shown, style: Style) -> str:
     names = (" · " if row.product else ", ").join(
-        _address(address) if address is not None else value(number, style) for address, number in row.factors
+        _address(label) if kind == "address" else escape(label) for label, kind in row.labels(style)
     )
     if not row.factors:
         names = f'<span class="oh-constant">{_word("kind.constant", style.lang)}</span>'

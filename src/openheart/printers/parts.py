@@ -162,9 +162,22 @@ class Contribution:
 
     value: float
     factors: tuple[tuple[str | None, Scalar], ...]
+    names: tuple[str | None, ...]
     product: bool
     share: float
     bar: float
+
+    def labels(self, style: Style) -> list[tuple[str, str]]:
+        """What each factor is called and what that is: an "address", the "name" of a line, or its value."""
+        made = []
+        for (address, value), name in zip(self.factors, self.names, strict=True):
+            if address is not None:
+                made.append((address, "address"))
+            elif name is not None:
+                made.append((plain(part_name(name), style), "name"))
+            else:
+                made.append((shown(value, style.digits).text(style.decimal), ""))
+        return made
 
 
 def contributions(explanation: Explanation) -> tuple[list[Contribution], int]:
@@ -180,6 +193,7 @@ def contributions(explanation: Explanation) -> tuple[list[Contribution], int]:
         Contribution(
             t.value,
             tuple(t.factors),
+            tuple(t.names),
             t.product,
             t.share,
             _bar(t.value, unit),
