@@ -38,7 +38,7 @@ def test_adam_says_its_corrections(form: str) -> None:
     text = told(trained(optim.Adam, **FORMS[form]))
     for said in ("(1 − 0.9)·", "(1 − 0.999)·", "/√(1 − 0.999³)", "0.001/(1 − 0.9³)"):
         assert said in text, said
-    for bare in ("0.1·(", "0.001·(", "0.0547", "0.0037"):
+    for bare in ("+ 0.1·", "+ 0.001·", "/0.0547", "(−0.0037)·"):
         assert bare not in text, bare
 
 
@@ -56,6 +56,32 @@ def test_adam_says_its_corrections(form: str) -> None:
 @pytest.mark.parametrize("form", FORMS)
 def test_others_say_theirs(kind: Any, options: dict[str, Any], said: str, form: str) -> None:
     assert said in told(trained(kind, **options, **FORMS[form]))
+
+
+RULES: list[tuple[Any, dict[str, Any], set[str]]] = [
+    (optim.Adam, {}, {"g", "m", "v", "t", "m̂", "√v̂"}),
+    (optim.Adam, {"amsgrad": True, "weight_decay": 0.1}, {"g", "m", "v", "t", "m̂", "√v̂"}),
+    (optim.AdamW, {"maximize": True}, {"g", "m", "v", "t", "m̂", "√v̂"}),
+    (optim.SGD, {"lr": 0.1, "momentum": 0.9, "nesterov": True}, {"g", "b"}),
+    (optim.SGD, {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.1}, {"g", "b"}),
+    (optim.RMSprop, {"momentum": 0.9}, {"g", "v", "b"}),
+    (optim.Adagrad, {"lr": 0.1, "lr_decay": 0.2}, {"g", "s", "t"}),
+    (optim.Adamax, {"lr": 0.1}, {"g", "m", "u", "t", "m̂"}),
+]
+
+
+@pytest.mark.parametrize(("kind", "options", "parts"), RULES, ids=str)
+def test_one_rule_for_every_form(kind: Any, options: dict[str, Any], parts: set[str]) -> None:
+    for form in FORMS.values():
+        recording = trained(kind, **options, **form)
+        for address in ("weight.after[0,0]", "@2 bias.after[1]"):
+            explained = recording.explain(address)
+            update = explained.update
+            assert update is not None, (form, address)
+            assert {line.name for line in update.lines[:-1]} == parts
+            assert update.lines[-1].result == explained.value
+            assert "optimizer/" not in " ".join(name for _, name in update.arguments)
+    assert told(recording).count("rule  ") == 1
 
 
 def test_an_option_is_not_taken_for_what_equals_it() -> None:

@@ -40,6 +40,7 @@ from openheart.recording import Call, Element, Value
 from openheart.recording.soundness import sound
 from openheart.rules.registry import Law
 from openheart.unfold import Unfolding, unfold
+from openheart.update import Update, update_of
 from openheart.wiring import wiring_of
 
 if TYPE_CHECKING:
@@ -162,6 +163,11 @@ class Explanation:
     def _env(self) -> dict[Index, int]:
         assert self.law is not None
         return dict(zip(self.law.indices, self.at, strict=True))
+
+    @cached_property
+    def update(self) -> Update | None:
+        """For a parameter that an optimizer stepped in plain calls: the rule of its step as one formula."""
+        return update_of(self)
 
     @cached_property
     def terms(self) -> Sequence[Term]:

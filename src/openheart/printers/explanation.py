@@ -25,6 +25,7 @@ from openheart.printers.text import Piece, pieces, wrap
 
 if TYPE_CHECKING:
     from openheart.explain import Explanation
+    from openheart.update import Update
 
 WIDTH = 100
 NARROW = 72
@@ -140,6 +141,13 @@ def _sections(explanation: Explanation, style: Style, width: int) -> Iterator[tu
     if laws:
         yield "law", [*_law(laws, style, width), *_arguments(explanation, style, width)]
         yield "numbers", [t for e in parts.numbers(explanation, style) for t in _equation(e, style, width)]
+    update = explanation.update
+    if update is not None:
+        lines = [t for e in parts.numbers(update, style) for t in _equation(e, style, width)]
+        yield (
+            "rule",
+            [*_law(parts.law(update, style), style, width), *_arguments(update, style, width), *lines],
+        )
     taken = parts.steps(explanation, style)
     if taken:
         yield "steps", [t for e, step in taken for t in _step(e, step, style, width)]
@@ -184,7 +192,7 @@ def _painted(piece: Piece) -> tuple[str, str]:
     return piece.text, SHADES.get(piece.role, "")
 
 
-def _arguments(explanation: Explanation, style: Style, width: int) -> list[Text]:
+def _arguments(explanation: Explanation | Update, style: Style, width: int) -> list[Text]:
     items = []
     for symbol, address in parts.arguments(explanation):
         name = "".join(p.text for p in pieces(symbol, style))

@@ -21,6 +21,7 @@ from openheart.printers.parts import Equation, style_for
 
 if TYPE_CHECKING:
     from openheart.explain import Explanation
+    from openheart.update import Update
 
 SHADES = {"exact": "oh-good", "within rounding": "oh-good", "disagrees": "oh-bad", "opaque": "oh-warn"}
 SHADES |= dict.fromkeys(("unbounded", "not checked", "nonfinite"), "oh-warn") | {"faint": "", "correct": ""}
@@ -71,6 +72,11 @@ def _sections(explanation: Explanation, style: Style) -> Iterator[tuple[str, str
             + _arguments(explanation, style),
         )
         yield "numbers", "".join(_line(e, style) for e in parts.numbers(explanation, style))
+    update = explanation.update
+    if update is not None:
+        rule = "".join(_line(e, style, named=n > 0) for n, e in enumerate(parts.law(update, style)))
+        shown_at = "".join(_line(e, style) for e in parts.numbers(update, style))
+        yield "rule", rule + _arguments(update, style) + shown_at
     taken = parts.steps(explanation, style)
     if taken:
         yield "steps", "".join(_line(e, style, checked=step) for e, step in taken)
@@ -137,7 +143,7 @@ def _broken(boxes: Sequence[Box], style: Style) -> Iterator[list[Box]]:
     yield group
 
 
-def _arguments(explanation: Explanation, style: Style) -> str:
+def _arguments(explanation: Explanation | Update, style: Style) -> str:
     items = (
         f"<span><math>{mathml(Row((symbol, Mark('=', 'relation'))), style)}</math> {_address(address)}</span>"
         for symbol, address in parts.arguments(explanation)

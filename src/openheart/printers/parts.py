@@ -36,6 +36,7 @@ from openheart.printers.text import plain
 
 if TYPE_CHECKING:
     from openheart.explain import Explanation
+    from openheart.update import Update
 
 CONTRIBUTIONS = 8
 SOURCES = 24
@@ -81,7 +82,7 @@ class Equation:
         return Mark("=", "relation"), self.right, Mark(self.relation, "relation"), self.result
 
 
-def law(explanation: Explanation, style: Style) -> list[Equation]:
+def law(explanation: Explanation | Update, style: Style) -> list[Equation]:
     """The law in general form, then its named parts."""
     found = explanation.law
     if found is None:
@@ -97,12 +98,12 @@ def _part(part: Named | Definition, style: Style) -> Equation:
     return Equation(left, box(part.body, style))
 
 
-def arguments(explanation: Explanation) -> list[tuple[Box, str]]:
+def arguments(explanation: Explanation | Update) -> list[tuple[Box, str]]:
     """What the law's symbols stand for."""
     return [(named(name), address) for name, address in explanation.arguments]
 
 
-def numbers(explanation: Explanation, style: Style) -> list[Equation]:
+def numbers(explanation: Explanation | Update, style: Style) -> list[Equation]:
     """The lines with their numbers: named parts first, the number itself last."""
     return [
         equation(line, style, explanation.address if line is explanation.lines[-1] else None)
