@@ -87,10 +87,9 @@ class Recorder:
         """Writes down a call that has run; `kept` is what `prepare` gave before it ran."""
         if blank:
             self._blank.add(result.untyped_storage()._cdata if is_plain(result) else 0)
-        caller = frame.f_code
-        if caller is STUB:
+        if frame is not None and frame.f_code is STUB:
             frame = frame.f_back
-            caller = frame.f_code
+        caller = None if frame is None else frame.f_code  # autograd's own threads have no Python below
         while frame is not None and _inside[frame.f_code.co_filename]:
             frame = frame.f_back
         code, instruction = (None, 0) if frame is None else (frame.f_code, frame.f_lasti)
@@ -298,7 +297,7 @@ def _run(op: Any, *args: Any, **kwargs: Any) -> Any:
             heard.look(args)
         kept = _NOTHING if plan is None else heard.prepare(plan, args, kwargs)
         result = op(*args, **kwargs)
-        heard.hear(op, args, kwargs, result, kept, plan is not None and plan.blank, _frame(1))
+        heard.hear(op, args, kwargs, result, kept, plan is not None and plan.blank, _frame().f_back)
         return result
     finally:
         switch(KEY, True)
@@ -310,8 +309,10 @@ def _run_for_several(op: Any, plan: Plan | None, args: Any, kwargs: Any) -> Any:
         recorder.look(args)
     kept = [_NOTHING if plan is None else recorder.prepare(plan, args, kwargs) for recorder in heard]
     result = op(*args, **kwargs)
+    run = _frame().f_back
+    frame = None if run is None else run.f_back
     for recorder, parts in zip(heard, kept, strict=True):
-        recorder.hear(op, args, kwargs, result, parts, plan is not None and plan.blank, _frame(2))
+        recorder.hear(op, args, kwargs, result, parts, plan is not None and plan.blank, frame)
     return result
 
 

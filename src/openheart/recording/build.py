@@ -50,7 +50,7 @@ from openheart.spelling import spelled
 __all__ = ["Facts", "Visit", "build", "name_of"]
 
 # The code that starts autograd: what the engine does of its own accord seems to be called by it.
-_ENGINE = torch.autograd.graph._engine_run_backward.__code__
+_AUTOGRAD = (torch.autograd.graph._engine_run_backward.__code__, None)  # None: a thread of autograd's own
 
 
 @dataclass(slots=True, eq=False)
@@ -256,10 +256,10 @@ class _Walk:
             self.facts.criteria[identity] = CRITERIA.get(id(caller), "")
         if phases.is_seed and name == "ones_like" and reads and outputs:
             self.facts.seeds.append((phases.step, reads[0], outputs[0]))
-        if ties.accumulates is not None and caller is _ENGINE and name in _COPIES:
+        if ties.accumulates is not None and caller in _AUTOGRAD and name in _COPIES:
             copied = self.log.notices.setdefault("recording.notice.copied", {"count": 0})
             copied["count"] += 1
-        if ties.accumulates is not None and caller is _ENGINE:  # and not a hook of the leaf's
+        if ties.accumulates is not None and caller in _AUTOGRAD:  # and not a hook of the leaf's
             self.accumulated(ties.accumulates, name, reads, result)
         elif lives:
             self.leaves.written(lives, by_hand=not phases.optimizing)
