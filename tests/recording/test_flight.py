@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tests.recording.programs import PROGRAMS, Program
@@ -115,6 +116,22 @@ def test_an_edit_before_steps_that_are_not_held_says_what_it_does_not_reach() ->
     assert any("steps 1, 3 are not held" in str(note) for note in changed.notes)
     changed = _recorded(PROGRAMS[0], 6, last=2).intervene({"0.weight[0,0]": 1.0})
     assert not any("not held" in str(note) for note in changed.notes)
+
+
+def test_memory_that_numpy_writes_in_steps_that_are_not_held() -> None:
+    model = nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    memory = np.zeros((1, 2), dtype=np.float32)
+    batch = torch.from_numpy(memory)
+    with oh.recording(model, every=2) as rec:
+        for step in range(5):
+            memory[:] = step
+            model(batch).sum().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    read = [(call.step, call.args[1].data.tolist()) for call in rec.calls if call.name == "addmm"]
+    assert read == [(step, [[step, step]]) for step in (0, 2, 4)]
+    assert rec.verify().ok
 
 
 def test_memory_is_that_of_the_steps_that_are_held() -> None:

@@ -24,8 +24,10 @@ from openheart.recording.log import (
     ENGINED,
     ENTER,
     EXIT,
+    FREED,
     GAP,
     GRAD,
+    POKED,
     REBIND,
     STEP,
     STEPPED,
@@ -36,7 +38,7 @@ from openheart.recording.log import (
     stale_gradients,
 )
 from openheart.recording.phases import MAKE_GRADS
-from openheart.recording.storages import geometry_of
+from openheart.recording.storages import Geometry, geometry_of
 
 __all__ = ["Flight", "check_steps"]
 
@@ -281,6 +283,12 @@ def _retain(gap: Gap, entry: tuple[Any, ...], storages: set[int]) -> None:
                 gap.undos.setdefault(key, {}).setdefault(geometry, content)
         for identity, pair in entry[1].aliases.items():
             gap.aliases.setdefault(identity, pair)
+        return
+    if entry[0] == POKED and _storage(entry[1]) in storages:
+        gap.undos.setdefault(_storage(entry[1]), {}).setdefault(geometry_of(entry[1]), entry[2])
+        return
+    if entry[0] == FREED and entry[1] in storages:
+        gap.undos.setdefault(entry[1], {}).setdefault(Geometry(torch.uint8, (entry[2],), (1,), 0), None)
         return
     aliases = (entry[5] if len(entry) > 5 else entry[1] if entry[0] == REBIND else None) or ()
     before = {id(tensor): alias for tensor, alias in aliases if alias is not None}
