@@ -377,3 +377,27 @@ def test_the_honest_one_works(tmp_path: Path) -> None:
     assert rec.verify().ok
     assert rec.replay().notes == ()
     assert use(path)
+
+
+@pytest.mark.parametrize(
+    "edits",
+    [
+        b"[" * 100_000, b"\xff", b"7", b'{"openheart": "edits", "edits": [7]}',
+        b'{"openheart": "edits", "version": "x", "edits": []}',
+        *(
+            json.dumps({"openheart": "edits", "edits": [{"address": "0.weight", **edit}]}).encode()
+            for edit in (
+                {"edit": ["set"]}, {"edit": "set", "value": {"tensor": [1], "dtype": "hub"}},
+                {"edit": "set", "value": {"tensor": [[1], [1, 2]]}}, {"edit": "set", "value": {"float": []}},
+                {"edit": "set", "address": 7, "value": 1}, {"edit": "ablate", "value": []},
+            )
+        ),
+    ],
+    ids=range(11),
+)  # fmt: skip
+def test_forged_edits_are_one_error(edits: bytes, tmp_path: Path) -> None:
+    from openheart.surgery import read_edits
+
+    (tmp_path / "edits.json").write_bytes(edits)
+    with pytest.raises(oh.InterventionError):
+        read_edits(tmp_path / "edits.json")

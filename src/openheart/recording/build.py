@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, fields, is_dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -521,6 +522,7 @@ def _is_plain_tensor(item: Any) -> bool:
     return isinstance(item, torch.Tensor) and is_plain(item)
 
 
+@lru_cache(maxsize=4096)
 def name_of(op: Any) -> str:
     """An operator's name without leading underscores: `addmm`, `foreach_add_`."""
     schema = getattr(op, "_schema", None)

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from functools import wraps
-from typing import Any, ParamSpec, TypeVar, get_args
+from functools import lru_cache, wraps
+from typing import Any, NamedTuple, ParamSpec, TypeVar, get_args
 
 import torch
 
@@ -23,6 +23,7 @@ from openheart.recording.values import Call, Origin, Phase, Value
 
 __all__ = ["False_", "check_call", "check_run", "sound"]
 
+ORIGINS, PHASES = frozenset(get_args(Origin)), frozenset(get_args(Phase))
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -84,7 +85,7 @@ def _check_value(value: Any, place: str, spans: Mapping[str, tuple[int, int]], r
         raise False_(place, value)
     version, origin, geometry, stored = value
     _whole(version, f"{place}.version")
-    if origin not in get_args(Origin):
+    if not isinstance(origin, str) or origin not in ORIGINS:
         raise False_(f"{place}.origin", origin)
     _check_geometry(geometry, f"{place}.geometry", None)
     if stored is None:
@@ -134,7 +135,7 @@ def _check_outline(
     _is(call, dict, place)
     for key in ("op", "name", "phase", "scope"):
         _is(call.get(key), str, f"{place}.{key}")
-    if call["phase"] not in get_args(Phase):
+    if call["phase"] not in PHASES:
         raise False_(f"{place}.phase", call["phase"])
     for key in ("visit", "step"):
         _whole(call.get(key), f"{place}.{key}", 2**31)
@@ -274,6 +275,36 @@ SIZES = ("size", "sizes", "shape", "repeats", "output_size", "input_size", "inpu
 MANY = 2**28
 
 
+class _Parameter(NamedTuple):
+    name: str
+    kinds: tuple[str, ...]  # from the outside in: an option of a list of tensors
+    positional: bool
+    optional: bool
+
+
+class _Signature(NamedTuple):
+    parameters: tuple[_Parameter, ...]
+    lists: tuple[bool, ...]  # of what it returns, whether each is a list
+
+
+@lru_cache(maxsize=4096)
+def _signature(op: Any) -> _Signature:
+    """An operator's schema, read once: to ask the dispatcher costs more than to hold a call against it."""
+    parameters = [
+        _Parameter(p.name, _kinds(p.type), not p.kwarg_only, p.has_default_value())
+        for p in op._schema.arguments
+    ]
+    return _Signature(tuple(parameters), tuple(r.type.kind() == "ListType" for r in op._schema.returns))
+
+
+def _kinds(kind: Any) -> tuple[str, ...]:
+    found = [kind.kind()]
+    while found[-1] in ("OptionalType", "ListType"):
+        kind = kind.getElementType()
+        found.append(kind.kind())
+    return tuple(found)
+
+
 def check_call(call: Call) -> None:
     """Holds a call against its operator's schema.
 
@@ -281,64 +312,63 @@ def check_call(call: Call) -> None:
         False_: the operator takes no such arguments, gives no such outputs, or is asked for far more numbers
             than it was recorded to give.
     """
-    schema = getattr(call.op, "_schema", None)
-    if schema is None:
+    if not hasattr(call.op, "_schema"):
         return
+    signature = _signature(call.op)
     place = f"calls[{call.id}]"
-    parameters = schema.arguments
-    if len(call.args) > sum(not p.kwarg_only for p in parameters):
+    parameters = signature.parameters
+    if len(call.args) > sum(p.positional for p in parameters):
         raise False_(f"{place}.args", call.args)
-    given = dict(zip((p.name for p in parameters), call.args, strict=False))
-    known = {p.name: p for p in parameters}
+    given = {p.name: item for p, item in zip(parameters, call.args, strict=False)}
+    known = {p.name for p in parameters}
     for name in call.kwargs:
         if name not in known or name in given:
             raise False_(f"{place}.kwargs", name)
     given |= call.kwargs
-    for name, parameter in known.items():
-        if name in given:
-            if not _fits(given[name], parameter.type):
-                raise False_(f"{place}.{name}", given[name])
-        elif not parameter.has_default_value():
-            raise False_(f"{place}.{name}", None)
-    _check_slots(call, place, schema, set(known))
+    for parameter in parameters:
+        if parameter.name in given:
+            if not _fits(given[parameter.name], parameter.kinds):
+                raise False_(f"{place}.{parameter.name}", given[parameter.name])
+        elif not parameter.optional:
+            raise False_(f"{place}.{parameter.name}", None)
+    _check_slots(call, place, signature.lists, known)
     _check_sizes(call, place, given, any(isinstance(item, (Value, list, tuple)) for item in given.values()))
 
 
-def _fits(item: Any, kind: Any) -> bool:
+def _fits(item: Any, kinds: tuple[str, ...]) -> bool:
+    kind, *inner = kinds
     if isinstance(item, Unknown):
         return True
-    if kind.kind() == "OptionalType":
-        return item is None or _fits(item, kind.getElementType())
-    if kind.kind() == "ListType":
-        inner = kind.getElementType()
-        return all(_fits(part, inner) for part in (item if isinstance(item, (list, tuple)) else [item]))
-    takes = _TAKES.get(kind.kind())
+    if kind == "OptionalType":
+        return item is None or _fits(item, tuple(inner))
+    if kind == "ListType":
+        parts = item if isinstance(item, (list, tuple)) else [item]
+        return all(_fits(part, tuple(inner)) for part in parts)
+    takes = _TAKES.get(kind)
     return takes is None or isinstance(item, takes)
 
 
-def _check_slots(call: Call, place: str, schema: Any, names: set[str]) -> None:
+def _check_slots(call: Call, place: str, lists: tuple[bool, ...], names: set[str]) -> None:
     for slot, position in call.slots:
         if isinstance(slot, str):
             fits = slot in names
         else:
-            fits = 0 <= slot < max(1, len(schema.returns)) and bool(schema.returns)
-            several = fits and schema.returns[slot].type.kind() == "ListType"
-            fits = fits and (position is not None) == several
+            fits = 0 <= slot < len(lists) and (position is not None) == lists[slot]
         if not fits:
             raise False_(f"{place}.slots", [slot, position])
 
 
 def _check_sizes(call: Call, place: str, given: dict[str, Any], takes_tensors: bool) -> None:
-    here = [*call.outputs, *(item for item in given.values() if isinstance(item, Value))]
-    most = max(MANY, 16 * max((math.prod(value.shape) for value in here), default=0))
     for name, item in given.items():
         asked = 1
         if isinstance(item, (list, tuple)) and name in SIZES:
             asked = math.prod(abs(part) for part in item if type(part) is int)
         elif type(item) is int and not takes_tensors and abs(item) < WHOLE:
             asked = abs(item)
-        if asked > most:
-            raise False_(f"{place}.{name}", item)
+        if asked > MANY:
+            here = (each for each in (*call.outputs, *given.values()) if isinstance(each, Value))
+            if asked > 16 * max((math.prod(value.shape) for value in here), default=0):
+                raise False_(f"{place}.{name}", item)
 
 
 # What shows later ------------------------------------------------------------------------------------------
