@@ -43,6 +43,8 @@ from pathlib import Path
 from typing import Any
 
 COLUMNS = ("whole", "opaque", "not checked", "disagree", "raised", "bits differ", "said", "failed")
+ANNOUNCED = ("recording.notice.compiled",)
+"""The notices by which a recording says that without it other bits may have come out."""
 Finding = tuple[str, str, str]
 """Column, what (the same for all entries that it befalls), where."""
 
@@ -89,7 +91,7 @@ def _one(run: Any, seed: int) -> Iterator[Finding]:
         return
     for n, (a, b, c) in enumerate(zip(first, second, third, strict=True)):
         if a == b and a != c:
-            said = [str(note) for note in getattr(rec, "deviations", ())]
+            said = [notice.key for notice in rec.notices if notice.key in ANNOUNCED]
             where = f"{run.title}: tensor {n} of the results, {c[0]}"
             yield ("said", "; ".join(said), where) if said else ("bits differ", "", where)
             break
