@@ -95,6 +95,7 @@ def test_compiled_loops_and_arrays_agree(monkeypatch: pytest.MonkeyPatch) -> Non
         torch.nn.Linear(64, 256), torch.nn.GELU(), torch.nn.LayerNorm(256), torch.nn.Softmax(-1)
     )
     rec = oh.record(net, torch.randn(200, 64))
+    monkeypatch.setattr(loops, "PAYS", 0)
     quick = rec.verify()
     monkeypatch.setattr(loops, "available", lambda: False)
     slow = rec.verify()
@@ -105,7 +106,8 @@ def test_compiled_loops_and_arrays_agree(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.skipif(not loops.available(), reason="Numba is not installed")
-def test_a_compiled_loop_names_what_disagrees() -> None:
+def test_a_compiled_loop_names_what_disagrees(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loops, "PAYS", 0)
     start = torch.randn(300, 300, generator=torch.Generator().manual_seed(1))
     with oh.recording() as rec:
         start.mul(3.0).exp()

@@ -216,10 +216,11 @@ class Count:
     disagreeing: tuple[int, ...]
 
 
-def count(call: Call, output: int, law: Law, rooms: int = 50) -> Count | None:
+def count(call: Call, output: int, law: Law, rooms: int = 50, *, thrifty: bool = False) -> Count | None:
     """Hold a large output against its law in one compiled pass; None where no loop can do it.
 
-    The numbers are those of `check`, counted instead of kept.
+    The numbers are those of `check`, counted instead of kept. With `thrifty` a loop that is not compiled yet
+    is left to `check` as long as that is quicker.
     """
     value = call.outputs[output]
     recorded, target = value.array, format_of(value.dtype)
@@ -249,6 +250,8 @@ def count(call: Call, output: int, law: Law, rooms: int = 50) -> Count | None:
         try:
             source = loops.judge_source(writer, law.expr, law.indices, part)
         except (loops.NotCompiled, NoLaw):
+            return None
+        if thrifty and not loops.worthwhile(source, part.size):
             return None
         places = np.empty(max(rooms - len(disagreeing), 0), dtype=np.int64)
         unit = law.precision.unit + DOUBLE_UNIT

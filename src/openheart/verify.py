@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from random import Random
@@ -21,11 +22,13 @@ import numpy as np
 
 from openheart.check import Check, check, count, evaluated, held, only_shown
 from openheart.errors import OpaqueError
+from openheart.formula import loops
 from openheart.formula.expr import Leaf, Ref, Tensor, walk
 from openheart.formula.lattice import lattice
 from openheart.i18n import message
 from openheart.nonfinite import NonFinite, born, count_nonfinite, first_of
 from openheart.origins import law_at
+from openheart.progress import COMPILING, counting
 from openheart.recording import Call, Element, values_in
 from openheart.recording.soundness import sound
 from openheart.rules.registry import Law, format_of
@@ -53,7 +56,7 @@ if TYPE_CHECKING:
 __all__ = ["Audit", "Disagreement", "Progress", "Tally", "Unbounded", "Unchecked", "Worst", "verify"]
 
 Progress = Callable[[int, int, str], None]
-"""Called with how many calls are done, how many there are, and the operator at hand."""
+"""Called with how many calls are done, how many there are, and the operator at hand, or "compiling"."""
 SMALL = 1 << 12
 """A sampled audit judges outputs of fewer numbers than this together with others, even whole ones."""
 POOL = 1 << 20
@@ -152,18 +155,30 @@ class Audit:
 
 @sound
 def verify(
-    recording: Recording, sample: int | None = None, *, seed: int = 0, progress: Progress | None = None
+    recording: Recording, sample: int | None = None, *, seed: int = 0, progress: Progress | bool | None = None
 ) -> Audit:
-    """Check every scalar that the recorded calls made, or `sample` of them a tensor, drawn with `seed`."""
+    """Check every scalar that the recorded calls made, or `sample` of them a tensor, drawn with `seed`.
+
+    A sample always costs less than the whole. NaN and ∞ are counted among all numbers in either case.
+    `progress` is called as the audit goes on; unless it is False, a terminal or a notebook shows a bar after
+    a second, gone at the end. An audit that is interrupted leaves the recording as it was.
+
+    **Raises** `ValueError` for a negative sample.
+    """
     if sample is not None and sample < 0:
         raise ValueError(message("error.sample", sample=sample))
     run = _Run(recording, sample, Random(seed))  # noqa: S311 -- places, no secrets
-    for n, call in enumerate(recording.calls):
-        if progress is not None:
-            progress(n, len(recording.calls), call.name)
-        run.call(call)
-    if progress is not None:
-        progress(len(recording.calls), len(recording.calls), "")
+    if progress is None or progress is True:
+        shown: AbstractContextManager[Progress] = counting("cli.progress.verifying")
+    else:
+        shown = nullcontext(progress or (lambda _done, _total, _at_hand: None))
+    calls = recording.calls
+    with shown as report:
+        for n, call in enumerate(calls):
+            report(n, len(calls), call.name)
+            with loops.telling(partial(report, n, len(calls), COMPILING)):
+                run.call(call)
+        report(len(calls), len(calls), "")
     return run.audit()
 
 
@@ -240,7 +255,7 @@ class _Run:
         if self.sample is not None and (self.sample < size or size < SMALL):
             self._sampled(call, output, law, min(size, self.sample), tally)
             return
-        counted = count(call, output, law, room())
+        counted = count(call, output, law, room(), thrifty=True)
         if counted is None:
             done = check(call, output, None, law)
             self._keep(Listing(self.recording, call, value, _itself), done, size, tally, room())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -43,3 +44,19 @@ def test_a_quick_run(script: str, options: tuple[str, ...], said: str) -> None:
 def test_every_benchmark_is_run_here() -> None:
     scripts = {"record.py", "explain.py", "verify.py", "pytorch_tests.py", "replay.py", "live_program.py"}
     assert {path.name for path in BENCHMARKS.glob("*.py")} == scripts
+
+
+def test_the_table_of_audits_counts_what_the_command_counts() -> None:
+    """The step alone: the digits are loaded before."""
+    shown = subprocess.run(
+        [sys.executable, str(BENCHMARKS / "verify.py"), "--patients", "digits-mlp"],
+        capture_output=True,
+        encoding="utf-8",
+        env={**os.environ, "PYTHONIOENCODING": "utf-8"},
+        check=True,
+    )
+    row = next(line for line in shown.stdout.splitlines() if line.startswith("| digits-mlp"))
+    scalars = int(row.split("|")[3].replace(",", ""))
+    asked = [sys.executable, "-m", "openheart", "verify", "digits-mlp", "--steps", "1", "--format", "json"]
+    done = subprocess.run(asked, capture_output=True, encoding="utf-8", check=True)
+    assert scalars == json.loads(done.stdout)["scalars"] < 50_000

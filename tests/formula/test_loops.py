@@ -18,6 +18,11 @@ from openheart.rules.registry import Law, law_of
 pytestmark = pytest.mark.skipif(not loops.available(), reason="Numba is not installed")
 
 
+@pytest.fixture(autouse=True)
+def _compiled_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loops, "PAYS", 0)
+
+
 def drawn(*shape: int) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape)))
 

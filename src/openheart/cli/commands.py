@@ -9,7 +9,7 @@ from typing import Any
 
 from openheart.cli.complaints import Complaint, warn
 from openheart.cli.find import explain_in
-from openheart.cli.progress import counting, waiting
+from openheart.cli.progress import waiting
 from openheart.cli.suffixes import check_suffix
 from openheart.errors import AddressError
 from openheart.i18n import message, set_decimal_mark
@@ -67,8 +67,7 @@ def verify(
     """Every number of a run, checked."""
     subject, steps = _open(model, options)
     ran = _record(subject, steps or 0)
-    with counting("cli.progress.verifying") as report:
-        audit = ran.recording.verify(sample=sample, progress=report)
+    audit = ran.recording.verify(sample=sample)
     if form == "json":
         _answer(_json(audit.to_dict()), output)
     elif form == "html":

@@ -419,6 +419,8 @@ class Evaluation:
         except (loops.NotCompiled, NoLaw):
             return None
         size = self._size(outer)
+        if not loops.worthwhile(source, self._size((*outer, *over))):
+            return None
         value, error = np.empty(size), np.empty(size)
         given = loops.arguments(
             writer, self.spans((*outer, *over)), self.precision.unit + DOUBLE_UNIT, self.precision.tiny

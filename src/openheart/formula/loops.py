@@ -10,12 +10,16 @@ Without Numba (`pip install openheart[fast]`) nothing here is used, and the arra
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import hashlib
 import importlib.util
+import json
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from pathlib import Path
@@ -29,6 +33,14 @@ from openheart.formula.functions import COMPARISONS, TRANSPARENT, ULPS
 LOOPS = 1 << 15
 """From this many elements on, a formula is worth a compiled loop."""
 FORMAT = "3"
+
+
+PAYS = 2.5e8
+"""A loop is compiled once its arrays would have gone over so many elements, times lines of its source.
+
+Compiling takes about a second, and so do the arrays for this much: whoever does not know what is still to
+come loses least by compiling then, and a small network's audit compiles nothing.
+"""
 
 
 class NotCompiled(Exception):
@@ -556,10 +568,80 @@ def cache_folder() -> Path:
         return Path(tempfile.mkdtemp(prefix="openheart-"))
 
 
+def worthwhile(source: str, elements: int) -> bool:
+    """Whether a loop over so many elements is to be compiled now, if it is not yet.
+
+    What arrays have done of it is remembered from one process to the next.
+    """
+    name = name_of(source)
+    known = _known()
+    if name in known.ready:
+        return True
+    known.worn[name] = known.worn.get(name, 0) + elements * source.count("\n")
+    if known.worn[name] < PAYS:
+        return False
+    known.ready.add(name)
+    return True
+
+
+@dataclass(slots=True)
+class Known:
+    """Loops that are compiled, and how much arrays have done of the others."""
+
+    ready: set[str]
+    worn: dict[str, int]
+
+
+@lru_cache(maxsize=1)
+def _known() -> Known:
+    folder = _folder()
+    ready = {path.name.partition(".")[0] for path in folder.glob("__pycache__/*.nbi")}
+    file = folder / "worn.json"
+    try:
+        worn = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        worn = {}
+    known = Known(ready, {name: n for name, n in worn.items() if name not in ready and isinstance(n, int)})
+    atexit.register(_remember, known, file)
+    return known
+
+
+def _remember(known: Known, file: Path) -> None:
+    with contextlib.suppress(OSError):
+        handle, draft = tempfile.mkstemp(dir=file.parent, suffix=".tmp")
+        with os.fdopen(handle, "w", encoding="utf-8") as out:
+            json.dump({name: n for name, n in known.worn.items() if name not in known.ready}, out)
+        os.replace(draft, file)
+
+
+def name_of(source: str) -> str:
+    """What a generated loop is called in the cache folder."""
+    return "law_" + hashlib.sha256((HEADER + source).encode()).hexdigest()[:24]
+
+
+_TELL: ContextVar[Callable[[], None] | None] = ContextVar("tell", default=None)
+
+
+@contextlib.contextmanager
+def telling(tell: Callable[[], None]) -> Iterator[None]:
+    """Call `tell` when a loop is about to be compiled inside, which takes a second."""
+    token = _TELL.set(tell)
+    try:
+        yield
+    finally:
+        _TELL.reset(token)
+
+
 @cache
 def compiled(source: str) -> Callable[..., Any]:
     """The machine code of a generated loop, compiled now or read from the cache folder."""
-    name = "law_" + hashlib.sha256((HEADER + source).encode()).hexdigest()[:24]
+    name = name_of(source)
+    known = _known()
+    tell = _TELL.get()
+    fresh = name not in known.ready or known.worn.pop(name, None) is not None
+    if tell is not None and fresh:
+        tell()
+    known.ready.add(name)
     path = _folder() / f"{name}.py"
     if not path.exists():
         handle, draft = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
