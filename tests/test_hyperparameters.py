@@ -70,7 +70,9 @@ RULES: list[tuple[Any, dict[str, Any], set[str]]] = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "options", "parts"), RULES, ids=str)
+@pytest.mark.parametrize(
+    ("kind", "options", "parts"), RULES, ids=lambda part: getattr(part, "__name__", None)
+)
 def test_one_rule_for_every_form(kind: Any, options: dict[str, Any], parts: set[str]) -> None:
     for form in FORMS.values():
         recording = trained(kind, **options, **form)
