@@ -27,7 +27,7 @@ import numpy as np
 from openheart.formula import loops
 from openheart.formula.cutting import PEAK, cut
 from openheart.formula.evaluate import NoLaw, evaluate, evaluate_all, gather, prepared, strained
-from openheart.formula.expr import Binding, Index, Ref, Tensor
+from openheart.formula.expr import Binding, Index, Leaf, Ref, Tensor
 from openheart.formula.precision import DOUBLE_UNIT, QUARTERS, Precision
 from openheart.formula.reduce import NotSpaced
 from openheart.recording import Call, Value, values_in
@@ -142,6 +142,8 @@ def evaluated(
     `spans` keeps it to some places along each dimension. Numbers that were only moved are judged already.
     None where the law reaches a number that nobody computed.
     """
+    if isinstance(law.expr, Leaf):
+        return None
     value = call.outputs[output]
     fetch = fetcher(call)
     recorded, kept = value.array, None

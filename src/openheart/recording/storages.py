@@ -75,13 +75,13 @@ class Life:
 
     def keeps(self, geometry: Geometry, version: int, tensor: torch.Tensor | None) -> bool:
         """Whether `read` would find the numbers."""
-        for undo in self.undos[version:]:
-            if _meet(undo.geometry, geometry):
-                if undo.held is None:
-                    return False
-                if undo.geometry == geometry or _holds(undo, geometry):
-                    return True
-        return tensor is not None and self.intact() and _has_memory(tensor, geometry)
+        later = [undo for undo in self.undos[version:] if _meet(undo.geometry, geometry)]
+        for undo in later:
+            if undo.held is None:
+                return False
+            if undo.geometry == geometry or _holds(undo, geometry):
+                return True
+        return tensor is not None and self.intact() and _has_memory(tensor, geometry, later)
 
     def fixed(self, geometry: Geometry, version: int) -> bool:
         """Whether the numbers lie in an undo, where nobody can overwrite them any more."""
@@ -106,7 +106,7 @@ class Life:
             raise OpaqueError("error.value.gone", dtype=geometry.dtype, shape=geometry.shape)
         if not self.intact():
             raise OpaqueError("error.value.overwritten", dtype=geometry.dtype, shape=geometry.shape)
-        if not _has_memory(tensor, geometry):
+        if not _has_memory(tensor, geometry, later):
             raise OpaqueError("error.value.freed", dtype=geometry.dtype, shape=geometry.shape)
         if not later:
             return tensor
@@ -141,9 +141,13 @@ class Life:
         return strided(storage, geometry, shift, device)
 
 
-def _has_memory(tensor: torch.Tensor, geometry: Geometry) -> bool:
-    """Whether the storage still has the memory that a tensor lies in: reading on would end the program."""
-    return geometry.span()[1] <= tensor.untyped_storage().nbytes()
+def _has_memory(tensor: torch.Tensor, geometry: Geometry, later: list[Undo]) -> bool:
+    """Whether the storage still has the memory that is asked for: reading on would end the program.
+
+    An edited value, which nobody wrote to later, has a storage of its own, as large as it needs.
+    """
+    wanted = geometry if later else geometry_of(tensor)
+    return wanted.span()[1] <= tensor.untyped_storage().nbytes()
 
 
 def strided(storage: Any, geometry: Geometry, shift: int, device: torch.device) -> torch.Tensor:
