@@ -30,6 +30,7 @@ from openheart.nonfinite import NonFinite, born, count_nonfinite, first_of
 from openheart.origins import law_at
 from openheart.progress import COMPILING, counting
 from openheart.recording import Call, Element, values_in
+from openheart.recording.notices import Notice
 from openheart.recording.soundness import sound
 from openheart.rules.registry import Law, format_of
 from openheart.tally import (
@@ -81,6 +82,8 @@ class Audit:
 
     `wiring` says how the calls hang together: whether what each read is what another made, and whether every
     gradient is the sum of what its uses hand back.
+
+    `notices` are the recording's: what there is to know about it that no count can say.
     """
 
     scalars: int
@@ -102,6 +105,7 @@ class Audit:
     unbounded_at: tuple[Unbounded, ...] = ()
     unchecked: tuple[Unchecked, ...] = ()
     wiring: WiringCheck = field(default_factory=WiringCheck)
+    notices: tuple[Notice, ...] = ()
 
     @property
     def checked(self) -> int:
@@ -367,6 +371,7 @@ class _Run:
             unbounded_at=tuple(self.vague),
             unchecked=tuple(self.unchecked),
             wiring=check_wiring(self.recording),
+            notices=self.recording.notices,
         )
 
 

@@ -28,6 +28,14 @@ def test_training_steps_check_more(call) -> None:
     assert step["scalars"] > forward["scalars"]
 
 
+@pytest.mark.parametrize(("lang", "words"), [("en", "note: "), ("es", "nota: ")])
+def test_what_there_is_to_know_about_the_recording_is_said(call, lang, words) -> None:
+    answer = call("verify", "hand", "--steps", "1", "--lang", lang)
+    assert answer.code == 0
+    assert answer.out.startswith("✓")
+    assert words in answer.out
+
+
 def test_sample(call) -> None:
     data = json.loads(call("verify", "digits-mlp", "--sample", "3", "--format", "json").out)
     assert data["sampled"]

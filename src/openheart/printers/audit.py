@@ -105,6 +105,7 @@ def audit_dict(audit: Audit) -> dict[str, Any]:
         ],
         "unchecked": [asdict(u) for u in audit.unchecked],
         "wiring": asdict(audit.wiring),
+        "notices": [asdict(notice) for notice in audit.notices],
     }
 
 
@@ -143,7 +144,7 @@ MARKS |= {"opaque": "?", "not checked": "?", "unbounded": "~"}
 
 
 def details(audit: Audit, lang: str) -> list[str]:
-    """Where the first NaN or infinity was born, where a bound says nothing first, what was not checked."""
+    """Where the first NaN was born, the first empty bound, what was not checked; notices of the run."""
     said = []
     strange = audit.first_nonfinite
     if strange is not None:
@@ -171,6 +172,7 @@ def details(audit: Audit, lang: str) -> list[str]:
         rest = len(audit.unchecked) - UNCHECKED
         more = f", {message('more', lang, count=rest)}" if rest > 0 else ""
         said.append(f"{message('audit.unchecked', lang)}: {listed}{more}")
+    said += [message("audit.notice", lang, said=notice.text(lang)) for notice in audit.notices]
     return said
 
 

@@ -250,14 +250,15 @@ class _Walk:
             scope, visit = self.facts.calls[tie].scope, self.facts.calls[tie].visit
         else:
             scope, visit = "", 0
+        copies = ties.accumulates is not None and caller in _AUTOGRAD and name in _COPIES
         call = self.add(op, name, new_args, new_kwargs, outputs, slots, phase, scope, visit,
-                        place_of(code, instruction), tie)  # fmt: skip
+                        place_of(code, instruction), tie, own=copies)  # fmt: skip
         phases.after_call(call, reads, updates)
         if caller is not None and caller.co_filename == FUNCTIONAL:
             self.facts.criteria[identity] = CRITERIA.get(id(caller), "")
         if phases.is_seed and name == "ones_like" and reads and outputs:
             self.facts.seeds.append((phases.step, reads[0], outputs[0]))
-        if ties.accumulates is not None and caller in _AUTOGRAD and name in _COPIES:
+        if copies:
             copied = self.log.notices.setdefault("recording.notice.copied", {"count": 0})
             copied["count"] += 1
         if ties.accumulates is not None and caller in _AUTOGRAD:  # and not a hook of the leaf's
@@ -267,7 +268,7 @@ class _Walk:
 
     def add(
         self, op: Any, name: str, args: Any, kwargs: Any, outputs: list[Value], slots: list[Slot],
-        phase: Any, scope: str, visit: int, source: str | None, tie: int | None,
+        phase: Any, scope: str, visit: int, source: str | None, tie: int | None, own: bool = False,
     ) -> Call:  # fmt: skip
         call = Call(
             id=len(self.facts.calls),
@@ -283,6 +284,7 @@ class _Walk:
             source=source,
             forward_call=tie,
             step=self.phases.step,
+            own=own,
         )
         self.facts.calls.append(call)
         for number, value in enumerate(outputs):

@@ -198,6 +198,7 @@ def _describe(recording: Recording, places: dict[int, Any]) -> dict[str, Any]:
                 "source": call.source,
                 "forward_call": call.forward_call,
                 "step": call.step,
+                **({"own": True} if call.own else {}),
             }
             for call in recording.calls
         ],
@@ -225,6 +226,7 @@ def _describe(recording: Recording, places: dict[int, Any]) -> dict[str, Any]:
         "names": [[name, value.id] for name, value in names.values.items()],
         "canonical": list(names.canonical.items()),
         "nameless": sorted(names.nameless),
+        "notices": [[notice.key, notice.details] for notice in recording.notices],
     }
 
 
@@ -260,6 +262,7 @@ def _rebuild(run: dict[str, Any], pieces: Pieces) -> Recording:
             forward_call=about["forward_call"],
             step=about["step"],
             foreign=True,
+            own="own" in about,
         )
         check_call(call)
         facts.calls.append(call)
@@ -286,6 +289,7 @@ def _rebuild(run: dict[str, Any], pieces: Pieces) -> Recording:
         )
     if "graph" in run:
         facts.graph = Graph.from_json(run["graph"], len(facts.values), len(facts.calls))
+    facts.notices = dict(run.get("notices", ()))
     recording = Recording(keep=shown_whole(run["keep"]))
     recording.ran = run.get("ran")
     recording._facts = facts

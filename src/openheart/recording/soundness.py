@@ -19,6 +19,7 @@ import torch
 from openheart.errors import OpenheartError, RecordingFileError
 from openheart.i18n import Message
 from openheart.recording.encoding import Unknown
+from openheart.recording.notices import DETAILS
 from openheart.recording.values import Call, Origin, Phase, Value
 
 __all__ = ["False_", "check_call", "check_run", "sound"]
@@ -77,6 +78,7 @@ def check_run(run: Any, spans: Mapping[str, tuple[int, int]], size: int) -> None
     _is(run.get("keep"), str, "keep")
     if run.get("ran") is not None:
         _whole(run["ran"], "ran")
+    _check_notices(run.get("notices", []), sum("own" in call for call in calls))
 
 
 def _check_value(value: Any, place: str, spans: Mapping[str, tuple[int, int]], room: int) -> int:
@@ -141,6 +143,8 @@ def _check_outline(
         _whole(call.get(key), f"{place}.{key}", 2**31)
     if call.get("source") is not None:
         _is(call["source"], str, f"{place}.source")
+    if call.get("own", True) is not True:
+        raise False_(f"{place}.own", call["own"])
     forward = call.get("forward_call")
     if forward is not None and (type(forward) is not int or not 0 <= forward < calls):
         raise False_(f"{place}.forward_call", forward)
@@ -233,6 +237,25 @@ def _check_names(run: dict[str, Any], count: int) -> None:
         raise False_("canonical", len(seen))
     for number in _list(run, "nameless", "run"):
         _index(number, count, "nameless")
+
+
+def _check_notices(notices: Any, own: int) -> None:
+    _is(notices, list, "notices")
+    said = {}
+    for pair in notices:
+        if not (
+            isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], str) and pair[0] in DETAILS
+        ):
+            raise False_("notices", pair)
+        key, details = pair
+        _is(details, dict, "notices")
+        if set(details) != set(DETAILS[key]) or key in said:
+            raise False_("notices", pair)
+        for number in details.values():
+            _whole(number, "notices", 2**31)
+        said[key] = details
+    if said.get("recording.notice.copied", {"count": 0})["count"] != own:
+        raise False_("notices", own)
 
 
 def _is(item: Any, kind: type, place: str) -> None:

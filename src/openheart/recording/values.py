@@ -142,6 +142,8 @@ class Call:
         forward_call: for a backward call, the id of the call whose gradient it computes, if known.
         step: the training step, from 0.
         foreign: it was read from a file: it is run again only where its operator does nothing but compute.
+        own: it copies a gradient into a leaf because the recording holds that gradient: without the recording
+            PyTorch may take it over instead.
     """
 
     id: int
@@ -158,6 +160,7 @@ class Call:
     forward_call: int | None
     step: int
     foreign: bool = False
+    own: bool = False
     _cache: dict[str, Any] = field(default_factory=dict)
 
     @property

@@ -16,6 +16,7 @@ from openheart.recording.graph import Edge, Graph, Node
 from openheart.recording.graph import Run as NodeRun
 from openheart.recording.log import is_plain
 from openheart.recording.names import Names
+from openheart.recording.notices import still_true
 from openheart.recording.storages import Life, geometry_of
 from openheart.surgery.plan import Added, Graft, Later, Spot
 from openheart.surgery.running import Run
@@ -50,6 +51,7 @@ class _Assembly:
             self._added(call.id, True)
         self._visits()
         self.facts.graph = self._graph()
+        self.facts.notices = still_true(self.old.notices, self.facts.calls)
         return self.facts, self._names()
 
     def _place_added(self) -> None:
