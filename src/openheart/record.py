@@ -41,6 +41,8 @@ _current_node = torch._C._current_autograd_node
 _sequence = torch._C._autograd._get_sequence_nr
 _is_on = torch._C._dispatch_tls_is_dispatch_key_included
 _frame = sys._getframe
+# Whether this is read by PyTorch's compiler rather than run: no more than what would have run is to be read.
+is_traced = torch.compiler.is_dynamo_compiling
 
 
 class _Inside(dict[str, bool]):
@@ -80,6 +82,7 @@ class Recorder:
         self._thrift = Thrift()
         self._states: dict[int, int] = {}
         self._lazy = False
+        self.left_out = 0  # calls that were hidden
 
     def hear(
         self, op: Any, args: Any, kwargs: Any, result: Any, kept: tuple[Any, Any], blank: bool, frame: Any
@@ -249,6 +252,8 @@ class Recorder:
         self.log.kept += self.sharing.values()
         if self.shared.unwatched:
             self.log.notices["recording.notice.shared"] = {}
+        if self.left_out:
+            self.log.notices["recording.notice.left_out"] = {"count": self.left_out}
         if self.flight is not None:
             self.flight.end()
         if self.model is not None and self._lazy:
@@ -289,6 +294,9 @@ def _run(op: Any, *args: Any, **kwargs: Any) -> Any:
     switch(KEY, False)
     try:
         if hidden():
+            if plan is None or not plan.blank:
+                for recorder in _heard():
+                    recorder.left_out += 1
             return op(*args, **kwargs)
         heard = SOLE[0]
         if heard is None:
@@ -365,7 +373,7 @@ def _install() -> None:
         original: Callable[..., Any] = torch.nn.Module._call_impl
 
         def call(module: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
-            if not _is_on(KEY) or hidden():
+            if is_traced() or not _is_on(KEY) or hidden():
                 return original(module, *args, **kwargs)
             recorder = SOLE[0]
             if recorder is not None:  # nearly always
@@ -413,7 +421,7 @@ def _install() -> None:
 
 def _directly(run: Callable[..., Any], module: torch.nn.Module, args: Any, kwargs: Any) -> Any:
     """Runs a `forward`: of a module that is being called, or else as the call that nobody made."""
-    if not _is_on(KEY) or hidden():
+    if is_traced() or not _is_on(KEY) or hidden():
         return run(module, *args, **kwargs)
     recorder = SOLE[0]
     if recorder is not None and recorder.running and recorder.running[-1] is module:  # nearly always

@@ -48,6 +48,7 @@ __all__ = [
     "Stale",
     "is_plain",
     "stale_gradients",
+    "unwrapped",
 ]
 
 ENTER = "enter"  # (ENTER, module path, args, kwargs)
@@ -126,6 +127,7 @@ class Log:
 
 
 _is_wrapped = torch._C._functorch.is_functorch_wrapped_tensor
+_unwrap = torch._C._functorch.get_unwrapped
 
 
 class _Types(dict[type, bool]):
@@ -142,13 +144,21 @@ _PLAIN = _Types()
 
 
 def is_plain(tensor: torch.Tensor) -> bool:
-    """Whether a tensor's numbers lie in a storage of its own (it is no wrapper, not sparse, not nested)."""
+    """Whether a tensor's numbers lie in a storage of its own (no wrapper; not sparse, nested, symbolic)."""
     return (
         _PLAIN[type(tensor)]
         and tensor.layout is torch.strided
         and not tensor.is_nested
         and not _is_wrapped(tensor)
+        and not (tensor.is_meta and tensor._has_symbolic_sizes_strides)
     )
+
+
+def unwrapped(tensor: torch.Tensor) -> torch.Tensor:
+    """What lies in the wrappers that `torch.func` puts around a tensor; itself where there are none."""
+    while _is_wrapped(tensor):
+        tensor = _unwrap(tensor)
+    return tensor
 
 
 def stale_gradients(tensors: Iterable[torch.Tensor]) -> list[Stale]:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from openheart.recording.log import GAP, REBIND, Gap, Log, is_plain
+from openheart.recording.log import GAP, REBIND, Gap, Log, is_plain, unwrapped
 from openheart.recording.storages import Geometry, Life, Undo, geometry_of
 from openheart.recording.thrift import Again
 from openheart.recording.values import Origin, Value
@@ -165,6 +165,9 @@ class Memory:
                 tensor = alias
                 break
         if not is_plain(tensor):
+            inside = unwrapped(tensor)
+            if inside is not tensor:  # calls read and make what is inside
+                return self._find(inside, made, after)
             story = self._odd.get(id(tensor))
             if story is None:
                 story = self._odd[id(tensor)] = Story(Life(), made)

@@ -13,6 +13,7 @@ __all__ = ["DETAILS", "Notice", "still_true"]
 DETAILS: dict[str, tuple[str, ...]] = {
     "recording.notice.compiled": (),
     "recording.notice.copied": ("count",),
+    "recording.notice.left_out": ("count",),
     "recording.notice.shared": (),
 }
 """Every notice that there is, with what its details are called: whole numbers, all of them."""
