@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import itertools
 import os
 import sys
 import threading
@@ -37,6 +38,7 @@ from openheart.spelling import spelled
 __all__ = ["Recorder", "record", "recording"]
 
 _UNSEEN: Any = object()
+_numbers = itertools.count()
 _current_node = torch._C._current_autograd_node
 _sequence = torch._C._autograd._get_sequence_nr
 _is_on = torch._C._dispatch_tls_is_dispatch_key_included
@@ -67,6 +69,7 @@ class Recorder:
     ) -> None:
         self.ended = False
         self.task = False
+        self.number = next(_numbers)
         self.log = Log(has_model=model is not None)
         self.model = model
         self.output: Any = None
@@ -83,6 +86,10 @@ class Recorder:
         self._states: dict[int, int] = {}
         self._lazy = False
         self.left_out = 0  # calls that were hidden
+        self.others: set[Recorder] = set()  # who heard calls that this one heard too, and has not ended
+        self._crossed = (
+            0  # recordings that began inside of this one and ended outside, or the other way round
+        )
 
     def hear(
         self, op: Any, args: Any, kwargs: Any, result: Any, kept: tuple[Any, Any], blank: bool, frame: Any
@@ -246,12 +253,15 @@ class Recorder:
         return self
 
     def __exit__(self, *_error: Any) -> None:
+        self._part()
         seat.leave(self)
         self._release()
         _uninstall()
         self.log.kept += self.sharing.values()
         if self.shared.unwatched:
             self.log.notices["recording.notice.shared"] = {}
+        if self._crossed:
+            self.log.notices["recording.notice.interleaved"] = {"count": self._crossed}
         if self.left_out:
             self.log.notices["recording.notice.left_out"] = {"count": self.left_out}
         if self.flight is not None:
@@ -260,6 +270,16 @@ class Recorder:
             _walk(
                 self.model, "", {}, self.log.named_later, ()
             )  # a lazy module has made its parameters by now
+
+    def _part(self) -> None:
+        """Finds who began after this one and goes on: each may hold calls of the other's."""
+        here, others = _heard(), self.others - {self}
+        self.others.clear()
+        for other in others:
+            other.others.discard(self)
+            if other.number > self.number:
+                self._crossed += 1
+                other._crossed += other in here  # a task's recording holds what the task does, and no more
 
 
 def _nothing() -> None:
@@ -315,6 +335,8 @@ def _run_for_several(op: Any, plan: Plan | None, args: Any, kwargs: Any) -> Any:
     heard = _heard()
     for recorder in heard:
         recorder.look(args)
+        if len(heard) > 1:
+            recorder.others.update(heard)
     kept = [_NOTHING if plan is None else recorder.prepare(plan, args, kwargs) for recorder in heard]
     result = op(*args, **kwargs)
     run = _frame().f_back

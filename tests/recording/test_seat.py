@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -115,22 +116,80 @@ def test_modes_inside_of_a_recording_and_around_it() -> None:
     _left()
 
 
-def test_recordings_that_end_in_another_order_each_hold_their_own() -> None:
-    def steps(factor: float, count: int) -> Iterator[oh.Recording]:
-        with oh.recording() as rec:
-            for _ in range(count):
-                yield rec
-                torch.full((2,), factor).mul(factor)
+def steps(factor: float, count: int) -> Iterator[oh.Recording]:
+    """A generator that records so many calls with a number of its own, one at a time."""
+    with oh.recording() as rec:
+        for _ in range(count):
+            yield rec
+            torch.full((2,), factor).mul(factor)
 
-    first, second = steps(2.0, 2), steps(3.0, 3)
-    recs = [next(first), next(second)]
-    for _ in range(4):
-        next(first, None)
-        next(second, None)
+
+def factors(rec: oh.Recording) -> list[float]:
+    return [call.args[1] for call in rec.calls if call.name == "mul"]
+
+
+def crossings(rec: oh.Recording) -> int:
+    """How many recordings it says that it is interleaved with."""
+    found = [n for n in rec.notices if n.key == "recording.notice.interleaved"]
+    assert all(n.text("en") != n.text("es") for n in found)
+    return found[0].details["count"] if found else 0
+
+
+def by_turns(*counts: int) -> list[oh.Recording]:
+    """As many generators, the first with 2.0, the next with 3.0, each asked in turn until all have ended."""
+    running = [steps(2.0 + number, count) for number, count in enumerate(counts)]
+    recs = [next(each) for each in running]
+    for _ in range(max(counts)):
+        for each in running:
+            next(each, None)
     _left()
-    for rec, factor, count in zip(recs, (2.0, 3.0), (2, 3), strict=True):
-        own = [call for call in rec.calls if call.name == "mul" and call.args[1] == factor]
-        assert len(own) == count
+    return recs
+
+
+def test_two_generators_that_end_in_another_order_say_what_they_hold() -> None:
+    first, second = by_turns(2, 3)
+    assert factors(first) == [2, 3, 2]
+    assert factors(second) == [2, 3, 2, 3, 3]
+    assert [crossings(first), crossings(second)] == [1, 1]
+
+
+def test_two_generators_that_end_as_nested_ones_are_nested() -> None:
+    first, second = by_turns(3, 2)
+    assert factors(first) == [2, 3, 2, 3, 2]
+    assert [crossings(first), crossings(second)] == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("counts", "expected"),
+    [((1, 2, 3), [2, 2, 2]), ((3, 2, 1), [0, 0, 0]), ((2, 1, 3), [1, 1, 2]), ((3, 1, 2), [0, 1, 1])],
+)
+def test_three_generators_say_with_how_many_they_are_interleaved(
+    counts: tuple[int, ...], expected: list[int]
+) -> None:
+    recs = by_turns(*counts)
+    assert [crossings(rec) for rec in recs] == expected
+    for rec, factor, count in zip(recs, (2.0, 3.0, 4.0), counts, strict=True):
+        assert factors(rec).count(factor) == count
+
+
+def test_a_file_keeps_that_recordings_were_interleaved(tmp_path: Path) -> None:
+    first, _ = by_turns(2, 3)
+    first.save(tmp_path / "run.oh")
+    assert crossings(oh.load(tmp_path / "run.oh")) == 1
+
+
+def test_recordings_that_follow_or_lie_in_one_another_are_not_interleaved() -> None:
+    with oh.recording() as outside:
+        with oh.recording() as inside:
+            torch.ones(2) * 2
+        with oh.recording() as after:
+            torch.ones(2) * 3
+    running = [steps(2.0, 1), steps(3.0, 1)]
+    alone = []
+    for each in running:
+        alone.append(next(each))
+        next(each, None)
+    assert [crossings(rec) for rec in (outside, inside, after, *alone)] == [0] * 5
 
 
 def test_tasks_each_hold_their_own() -> None:
@@ -148,4 +207,29 @@ def test_tasks_each_hold_their_own() -> None:
         assert [(call.name, call.args[-1]) for call in rec.calls] == [
             pair for _ in range(3) for pair in (("full", factor), ("mul", factor))
         ]
+        assert crossings(rec) == 0
     _left()
+
+
+def test_a_task_that_goes_on_when_its_parent_has_ended_its_recording() -> None:
+    """Then the parent's holds calls of the task's, and the task's holds its own alone."""
+
+    async def child() -> oh.Recording:
+        with oh.recording() as rec:
+            for _ in range(3):
+                await asyncio.sleep(0)
+                torch.full((2,), 3.0).mul(3.0)
+        return rec
+
+    async def parent() -> tuple[oh.Recording, oh.Recording]:
+        with oh.recording() as rec:
+            task = asyncio.create_task(child())
+            for _ in range(3):
+                await asyncio.sleep(0)
+            torch.full((2,), 2.0).mul(2.0)
+        return rec, await task
+
+    outer, inner = asyncio.run(parent())
+    assert 0 < factors(outer).count(3.0) < 3
+    assert factors(inner) == [3, 3, 3]
+    assert [crossings(outer), crossings(inner)] == [1, 0]

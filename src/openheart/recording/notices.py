@@ -13,6 +13,7 @@ __all__ = ["DETAILS", "Notice", "still_true"]
 DETAILS: dict[str, tuple[str, ...]] = {
     "recording.notice.compiled": (),
     "recording.notice.copied": ("count",),
+    "recording.notice.interleaved": ("count",),
     "recording.notice.left_out": ("count",),
     "recording.notice.shared": (),
 }
