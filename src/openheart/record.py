@@ -42,6 +42,8 @@ _numbers = itertools.count()
 _current_node = torch._C._current_autograd_node
 _sequence = torch._C._autograd._get_sequence_nr
 _is_on = torch._C._dispatch_tls_is_dispatch_key_included
+_is_excluded = torch._C._dispatch_tls_is_dispatch_key_excluded
+_PYTHON = torch._C.DispatchKey.Python
 _frame = sys._getframe
 # Whether this is read by PyTorch's compiler rather than run: no more than what would have run is to be read.
 is_traced = torch.compiler.is_dynamo_compiling
@@ -75,6 +77,7 @@ class Recorder:
         self.output: Any = None
         self.paths: dict[int, str] = {}
         self.running: list[torch.nn.Module] = []  # the modules that are being called, the innermost last
+        self._calls: list[list[Any]] = []  # their frames, and the places outside of PyTorch
         self._release: Callable[[], None] = _nothing
         self.flight = None if last is None and every is None else Flight(self.log, last, every)
         self._add = self.log.entries.append if self.flight is None else self.flight.add
@@ -100,9 +103,7 @@ class Recorder:
         if frame is not None and frame.f_code is STUB:
             frame = frame.f_back
         caller = None if frame is None else frame.f_code  # autograd's own threads have no Python below
-        while frame is not None and _inside[frame.f_code.co_filename]:
-            frame = frame.f_back
-        code, instruction = (None, 0) if frame is None else (frame.f_code, frame.f_lasti)
+        code, instruction = self._place(frame)
         undos, aliases = kept
         node: Any = _current_node()
         if node is None:  # what autograd hands back was met before
@@ -110,7 +111,9 @@ class Recorder:
             for item in args:
                 if id(item) not in met:
                     met.add(id(item))
-                    self.shared.meet(item)
+                    kind = type(item)
+                    if kind is not int and kind is not float and kind is not bool:
+                        self.shared.meet(item)
             met.add(id(result))
         if undos is not None and self.sharing:
             self.shared.renew(args)
@@ -129,6 +132,31 @@ class Recorder:
                 instruction,
             )
         )
+
+    def _place(self, frame: Any) -> tuple[Any, int]:
+        """The nearest code outside of PyTorch, and its instruction.
+
+        Below the call of a module it is the same for all that runs in there, so it is looked for once.
+        """
+        calls = list(self._calls)  # another thread may call modules too
+        depth = len(calls)
+        passed = depth
+        place: tuple[Any, int] = _NOWHERE
+        while frame is not None:
+            code = frame.f_code
+            if code is _CALL_MODULE and passed and frame is calls[passed - 1][0]:
+                passed -= 1
+                known = calls[passed][1]
+                if known is not None:
+                    place = known
+                    break
+            elif not _inside[code.co_filename]:
+                place = code, frame.f_lasti
+                break
+            frame = frame.f_back
+        for number in range(passed, depth):
+            calls[number][1] = place
+        return place
 
     def look(self, args: tuple[Any, ...]) -> None:
         """Writes down what somebody else has written to the memory that a call is about to read."""
@@ -175,6 +203,7 @@ class Recorder:
         """Runs a module's call and marks where it begins and ends."""
         self._add((ENTER, path, args, kwargs))
         self.running.append(module)
+        self._calls.append([_frame(), None])
         returned = False
         result = None
         try:
@@ -182,6 +211,7 @@ class Recorder:
             returned = True
         finally:
             self.running.pop()
+            self._calls.pop()
             self._add((EXIT, path, result, returned))
         if not path:
             self.output = result
@@ -236,14 +266,15 @@ class Recorder:
             with seat.unseen():
                 for _, _, tensor in self.log.named:
                     self._met.add(id(tensor))
-                    self.shared.meet(tensor)
+                    if not tensor.untyped_storage().resizable():
+                        self.shared.watch(tensor)
                 self.log.stale = stale_gradients(tensor for _, _, tensor in self.log.named)
         self.log.sequence = _sequence() - 1
         if self.flight is not None:
             self.flight.begin()
         _install()
         if self.model is not None:
-            self._release = watch_forwards(self.model.modules(), _directly)
+            self._release = watch_forwards(self.model.modules(), _is_called, _directly)
         try:
             seat.take(self)
         except BaseException:
@@ -282,6 +313,10 @@ class Recorder:
                 other._crossed += other in here  # a task's recording holds what the task does, and no more
 
 
+_NOWHERE = (None, 0)
+_CALL_MODULE = Recorder.call_module.__code__
+
+
 def _nothing() -> None:
     """Ends nothing."""
 
@@ -313,7 +348,7 @@ def _run(op: Any, *args: Any, **kwargs: Any) -> Any:
         return op._op_dk(_COMPOSITE, *args, **kwargs)
     switch(KEY, False)
     try:
-        if hidden():
+        if _is_excluded(_PYTHON):
             if plan is None or not plan.blank:
                 for recorder in _heard():
                     recorder.left_out += 1
@@ -412,41 +447,48 @@ def _install() -> None:
 
         torch.nn.Module._call_impl = call  # type: ignore[assignment]
 
-        def before(optimizer: Any, _args: Any, _kwargs: Any) -> None:
-            for recorder in _heard():
-                recorder.optimizer_step(optimizer)
-
-        def after(optimizer: Any, _args: Any, _kwargs: Any) -> None:
-            for recorder in _heard():
-                recorder.optimizer_stepped(optimizer)
-
-        def note(entry: tuple[Any, ...]) -> None:
-            for recorder in _heard():
-                recorder._add(entry)
-
-        def share(tensor: torch.Tensor) -> None:
-            for recorder in _heard():
-                recorder.shared.watch(tensor)
-
         def restore() -> None:
             if vars(torch.nn.Module)["_call_impl"] is call:
                 torch.nn.Module._call_impl = original  # type: ignore[method-assign]
 
         _handles[:] = [
             restore,
-            watch(note),
-            watch_memory(note, share),
-            register_optimizer_step_pre_hook(before).remove,
-            register_optimizer_step_post_hook(after).remove,
+            watch(_note),
+            watch_memory(_note, _share),
+            register_optimizer_step_pre_hook(_before_step).remove,
+            register_optimizer_step_post_hook(_after_step).remove,
         ]
+
+
+def _before_step(optimizer: Any, _args: Any, _kwargs: Any) -> None:
+    for recorder in _heard():
+        recorder.optimizer_step(optimizer)
+
+
+def _after_step(optimizer: Any, _args: Any, _kwargs: Any) -> None:
+    for recorder in _heard():
+        recorder.optimizer_stepped(optimizer)
+
+
+def _note(entry: tuple[Any, ...]) -> None:
+    for recorder in _heard():
+        recorder._add(entry)
+
+
+def _share(tensor: torch.Tensor) -> None:
+    for recorder in _heard():
+        recorder.shared.watch(tensor)
+
+
+def _is_called(module: torch.nn.Module) -> bool:
+    """Whether the one who records has just heard that this module is called: nearly always."""
+    recorder = SOLE[0]
+    return recorder is not None and bool(recorder.running) and recorder.running[-1] is module
 
 
 def _directly(run: Callable[..., Any], module: torch.nn.Module, args: Any, kwargs: Any) -> Any:
     """Runs a `forward`: of a module that is being called, or else as the call that nobody made."""
     if is_traced() or not _is_on(KEY) or hidden():
-        return run(module, *args, **kwargs)
-    recorder = SOLE[0]
-    if recorder is not None and recorder.running and recorder.running[-1] is module:  # nearly always
         return run(module, *args, **kwargs)
     for recorder in _heard():
         path = recorder.paths.get(id(module))
@@ -480,7 +522,7 @@ def _never_compile() -> None:
     thin = frames._FrameExecStrategy(action.SKIP, action.DEFAULT)  # what it calls is somebody else's
     for code in (STUB, _run.__code__, _run_for_several.__code__, _heard.__code__, Recorder.hear.__code__):
         frames.set_code_exec_strategy(code, alone)
-    for function in (Recorder.call_module, _install, _through, _directly):
+    for function in (Recorder.call_module, _install, _through, _is_called, _directly):
         for code in (function.__code__, *filter(inspect.iscode, function.__code__.co_consts)):
             frames.set_code_exec_strategy(code, thin)
 

@@ -356,3 +356,24 @@ def test_recordings_that_were_not_read_yet_leave_the_next_one_as_it_is() -> None
     one, two, three = step(), step(), step()
     assert [call.phase for call in one.calls] == [call.phase for call in two.calls]
     assert one.addresses() == two.addresses() == three.addresses()
+
+
+def test_each_call_has_the_line_that_called_the_module_it_runs_in() -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.deep = nn.Sequential(nn.Sequential(nn.Linear(2, 2), nn.Tanh()), nn.Linear(2, 2))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.deep(x)
+            x = x.exp()
+            return self.deep(
+                self.deep[0](x),
+            )
+
+    x = torch.ones(1, 2)
+    with oh.recording(model := Twice()) as rec:
+        model(x)
+    first = Twice.forward.__code__.co_firstlineno
+    lines = [int((call.source or "").split(":")[1]) - first for call in rec.calls]
+    assert lines == [1] * 5 + [2] + [4] * 3 + [3] * 5

@@ -71,9 +71,9 @@ def settle(log: Log) -> None:
     for tensor in results + plain:
         if not tensor.is_inference():  # what is made in inference mode has no version counter
             log.versions.append((tensor, tensor._version))
-    if sum([tensor.numel() * tensor.itemsize for tensor in plain]) <= SMALL:
-        with torch._C._DisableTorchDispatch():
-            log.kept += [(tensor, tensor.detach().clone()) for tensor in plain]
+    if plain and sum([tensor.nbytes for tensor in plain]) <= SMALL:
+        with torch.no_grad(), torch._C._DisableTorchDispatch():
+            log.kept += zip(plain, torch._foreach_clone(plain), strict=True)
 
 
 _watched: weakref.WeakSet[Recording] = weakref.WeakSet()

@@ -43,15 +43,9 @@ def arrange(run: Callable[..., Any], key: Any, left_alone: Callable[[], bool]) -
         seat_below_modes(run)
         push(mode)
 
-    @functools.wraps(compiled)
-    def compile_and_ask(*args: Any, **kwargs: Any) -> Any:
-        result = compiled(*args, **kwargs)
-        _tell_the_compiler(left_alone)
-        return result
-
     torch._ops.HigherOrderOperator.dispatch = higher_order  # type: ignore[method-assign, assignment]
     _python_dispatch._push_mode = push_mode
-    torch.compile = compile_and_ask
+    torch.compile = _asking(compiled, left_alone)
     torch.max_pool1d = _pool
     _tell_the_compiler(left_alone)
 
@@ -68,11 +62,32 @@ def arrange(run: Callable[..., Any], key: Any, left_alone: Callable[[], bool]) -
     return end
 
 
+# What stands in for a function is made once for it: to begin a recording must cost next to nothing.
+
+
+@functools.cache
+def _asking(compiled: Callable[..., Any], left_alone: Callable[[], bool]) -> Callable[..., Any]:
+    @functools.wraps(compiled)
+    def compile_and_ask(*args: Any, **kwargs: Any) -> Any:
+        result = compiled(*args, **kwargs)
+        _tell_the_compiler(left_alone)
+        return result
+
+    return compile_and_ask
+
+
 # Objects of another class -----------------------------------------------------------------------------------
 
 
 def _give_classes(key: Any) -> None:
     """Hides what gives a tensor that was just made an object: nobody may have given it one before."""
+    as_subclass, make_subclass = _unheard(key)
+    torch.Tensor.as_subclass = as_subclass  # type: ignore[method-assign]
+    torch.Tensor._make_subclass = make_subclass  # type: ignore[method-assign]
+
+
+@functools.cache
+def _unheard(key: Any) -> tuple[Any, Any]:
     base: Any = torch._C.TensorBase
     seat = torch._C.DispatchKeySet(key)
 
@@ -83,8 +98,7 @@ def _give_classes(key: Any) -> None:
 
         return functools.wraps(make)(made)
 
-    torch.Tensor.as_subclass = unheard(base.as_subclass)  # type: ignore[method-assign]
-    torch.Tensor._make_subclass = staticmethod(unheard(base._make_subclass))  # type: ignore[method-assign]
+    return unheard(base.as_subclass), staticmethod(unheard(base._make_subclass))
 
 
 # Work that is no operator -----------------------------------------------------------------------------------

@@ -59,20 +59,10 @@ def watch(note: Callable[[tuple[Any, ...]], None]) -> Callable[[], None]:
 
     backward, gradients = autograd.backward, autograd.grad
 
-    def started(start: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(start)
-        def starting(roots: Any, *args: Any, **kwargs: Any) -> Any:
-            if is_taken_here():
-                return start(roots, *args, **kwargs)
-            with beside((roots,) if isinstance(roots, torch.Tensor) else tuple(roots)):  # another thread
-                return start(roots, *args, **kwargs)
-
-        return starting
-
     watched = property(grad.__get__, assign, delete, "The gradient of a leaf, or one that was retained.")
     tensor.grad, tensor.retain_grad = watched, retain_grad
     autograd._engine_run_backward = engine
-    autograd.backward, autograd.grad = started(backward), started(gradients)
+    autograd.backward, autograd.grad = _started(backward), _started(gradients)
 
     def end() -> None:
         if vars(tensor).get("grad") is watched:
@@ -88,6 +78,18 @@ def watch(note: Callable[[tuple[Any, ...]], None]) -> Callable[[], None]:
             autograd._engine_run_backward = run
 
     return end
+
+
+@functools.cache
+def _started(start: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(start)
+    def starting(roots: Any, *args: Any, **kwargs: Any) -> Any:
+        if is_taken_here():
+            return start(roots, *args, **kwargs)
+        with beside((roots,) if isinstance(roots, torch.Tensor) else tuple(roots)):  # another thread
+            return start(roots, *args, **kwargs)
+
+    return starting
 
 
 def _inputs(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:

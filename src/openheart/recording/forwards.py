@@ -20,14 +20,19 @@ _compiling = torch.compiler.is_dynamo_compiling
 _watched: dict[type, tuple[Any, Any, int]] = {}  # class → its forward, what stands there now, for how many
 
 
-def watch_forwards(modules: Iterable[torch.nn.Module], through: Through) -> Callable[[], None]:
-    """Has `through(run, module, args, kwargs)` run each `forward` of these modules; returns what ends it."""
-    classes = {owner for module in modules if (owner := _owner(type(module))) is not None}
+def watch_forwards(
+    modules: Iterable[torch.nn.Module], called: Callable[[torch.nn.Module], bool], through: Through
+) -> Callable[[], None]:
+    """Has `through(run, module, args, kwargs)` run each `forward` of these modules that is not `called`.
+
+    Returns what ends it.
+    """
+    classes = {owner for kind in set(map(type, modules)) if (owner := _owner(kind)) is not None}
     for owner in classes:
         original, watcher, count = _watched.get(owner, (None, None, 0))
         if not count:
             original = vars(owner)["forward"]
-            watcher = _watcher(original, through)
+            watcher = _watcher(original, called, through)
             owner.forward = watcher  # type: ignore[attr-defined]
         _watched[owner] = original, watcher, count + 1
 
@@ -53,10 +58,13 @@ def _owner(kind: type) -> type | None:
     return None
 
 
-def _watcher(original: Callable[..., Any], through: Through) -> Callable[..., Any]:
+@functools.lru_cache(maxsize=1024)
+def _watcher(
+    original: Callable[..., Any], called: Callable[[torch.nn.Module], bool], through: Through
+) -> Callable[..., Any]:
     @functools.wraps(original)
     def forward(self: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
-        if _compiling():
+        if _compiling() or called(self):
             return original(self, *args, **kwargs)
         return through(original, self, args, kwargs)
 

@@ -59,16 +59,8 @@ def watch_memory(
             note((FREED, self._cdata, self.nbytes()))
         return resize(self, size)
 
-    def given(give: Callable[..., Any]) -> Callable[..., Any]:
-        def giving(self: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-            if is_taken_here() and is_plain(self):
-                shared(self)
-            return give(self, *args, **kwargs)
-
-        return functools.wraps(give)(giving)
-
     numpy, dlpack = tensor.numpy, tensor.__dlpack__
-    tensor.numpy, tensor.__dlpack__ = given(numpy), given(dlpack)
+    tensor.numpy, tensor.__dlpack__ = _given(numpy, shared), _given(dlpack, shared)
     watched = property(data.__get__, put, data.__delete__, "The tensor's numbers, without autograd.")
     tensor.data, internals._swap_tensor_impl, storage.resize_ = watched, swap_tensors, resized
     torch.utils.swap_tensors = swap_tensors_whole
@@ -87,6 +79,16 @@ def watch_memory(
                 storage.resize_ = resize
 
     return end
+
+
+@functools.cache
+def _given(give: Callable[..., Any], shared: Callable[[torch.Tensor], None]) -> Callable[..., Any]:
+    def giving(self: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        if is_taken_here() and is_plain(self):
+            shared(self)
+        return give(self, *args, **kwargs)
+
+    return functools.wraps(give)(giving)
 
 
 def _alias(tensor: torch.Tensor) -> torch.Tensor | None:
