@@ -170,6 +170,12 @@ def inference(model: nn.Module, x: torch.Tensor) -> Any:
         return model(x.expand(3, 5, 4).transpose(0, 1)), model[1](x).mul_(2)
 
 
+def many_at_once(model: nn.Module, x: torch.Tensor) -> Any:
+    x = x.clone().requires_grad_()
+    batched = torch.autograd.grad(model(x), x, torch.eye(15).view(15, 5, 3), is_grads_batched=True)
+    return batched, torch.autograd.functional.jacobian(model, x[0], vectorize=True)
+
+
 class Drawn(Dataset[torch.Tensor]):
     def __len__(self) -> int:
         return 4
@@ -204,7 +210,7 @@ def pickled(model: nn.Module, x: torch.Tensor) -> Any:
 RUNS = [
     vmap, grad, of_each_sample, jvp, vjp, jacobians, hessian, linearized, functionalized, ensemble, forwards,
     compiled, exported, exported_strictly, exported_for_every_size, traced, faked, outside_of_the_dispatcher,
-    again_by_saving, again_by_running, autocast, inference, loaded, copied, pickled,
+    many_at_once, again_by_saving, again_by_running, autocast, inference, loaded, copied, pickled,
 ]  # fmt: skip
 LEAVE_OUT = {exported, exported_strictly, exported_for_every_size, faked, functionalized}
 
@@ -255,3 +261,19 @@ def test_what_stands_in_a_wrapper_is_what_a_module_returned() -> None:
         out = func.vmap(model)(x)
     assert torch.equal(rec.value("0.out").data, model[0](x))
     assert torch.allclose(rec.value("output").data, out)
+
+
+def test_a_backward_pass_that_was_compiled_before_says_so() -> None:
+    model, x = net(), torch.randn(5, 4)
+    run = torch.compile(model, backend="aot_eager")
+    run(x).square().mean().backward()
+    expected = gradients(model)
+    model.zero_grad()
+    loss = run(x).square().mean()
+    with oh.recording(model) as rec:
+        loss.backward()
+    for one, other in zip(expected, gradients(model), strict=True):
+        assert torch.equal(one, other)
+    keys = [notice.key for notice in rec.notices]
+    assert "recording.notice.kernels" in keys
+    assert "recording.notice.compiled" not in keys

@@ -116,6 +116,8 @@ def build(log: Log) -> Facts:
 
 # What autograd begins with where it copies a gradient into a leaf; it takes over what nobody else holds.
 _COPIES = {"new_empty_strided", "clone"}
+# The node of a region that was compiled, forward and backward, before the recording began.
+_COMPILED = "CompiledFunctionBackward"
 
 
 class _Walk:
@@ -194,6 +196,8 @@ class _Walk:
             if is_plain(tensor) and is_plain(gradient)
         ]
         facts.activation_grads, facts.graph = self.ties.read(facts.calls, facts.makers, self.leaf_ids)
+        if facts.graph.passes and any(node.name == _COMPILED for node in facts.graph.nodes):
+            self.log.notices["recording.notice.kernels"] = {}
         self.tell_leaves()
         facts.values = self.memory.values
         facts.notices = self.log.notices

@@ -127,6 +127,7 @@ class Log:
 
 
 _is_wrapped = torch._C._functorch.is_functorch_wrapped_tensor
+_is_batched = torch._C._functorch.is_legacy_batchedtensor  # `torch.autograd.grad` makes them, asked for many
 _unwrap = torch._C._functorch.get_unwrapped
 
 
@@ -150,6 +151,7 @@ def is_plain(tensor: torch.Tensor) -> bool:
         and tensor.layout is torch.strided
         and not tensor.is_nested
         and not _is_wrapped(tensor)
+        and not _is_batched(tensor)
         and not (tensor.is_meta and tensor._has_symbolic_sizes_strides)
     )
 

@@ -14,6 +14,7 @@ DETAILS: dict[str, tuple[str, ...]] = {
     "recording.notice.compiled": (),
     "recording.notice.copied": ("count",),
     "recording.notice.interleaved": ("count",),
+    "recording.notice.kernels": (),
     "recording.notice.left_out": ("count",),
     "recording.notice.shared": (),
 }

@@ -91,7 +91,9 @@ class _Check:
     def gradients(self) -> None:
         """Each gradient that a node reads is the sum of what was handed to it."""
         for wrong in self.wiring.mismatches:
-            if not self.same(wrong.read, wrong.told):
+            if not self.comparable(wrong.read, wrong.told):
+                self.unknown += 1
+            elif not self.same(wrong.read, wrong.told):
                 self.cross("gradient", wrong.call, wrong.read, wrong.told)
         for shares in self.wiring.shares.values():
             known = sum(share.checked or self.silent(share.value) for share in shares)
@@ -101,7 +103,7 @@ class _Check:
             for edge, value in each.taken:
                 flow = self.wiring.flows.get((number, edge[0]))
                 received = flow.received[edge[1]] if flow and edge[1] < len(flow.received) else None
-                if received is None or received == UNKNOWN:
+                if received is None or not self.comparable(received, value):
                     self.unknown += 1
                 elif self.same(received, value):
                     self.edges += 1
@@ -147,7 +149,7 @@ class _Check:
                 continue
             if any(self.same(gradient.id, value) for value in told):
                 self.edges += 1
-            else:
+            elif all(self.comparable(gradient.id, value) for value in told):
                 self.cross("name", None, gradient.id, told[0])
 
     def arrived(self, edge: Edge) -> list[int]:
@@ -178,6 +180,10 @@ class _Check:
             return False
         values = self.recording.values
         return _same(values[one], values[other])
+
+    def comparable(self, *values: int) -> bool:
+        """Whether there are numbers to compare: what was not kept, or cannot be read, accuses nobody."""
+        return all(value != UNKNOWN and self.recording.values[value].kept for value in values)
 
 
 def _same(one: Value, other: Value) -> bool:
