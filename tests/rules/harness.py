@@ -90,7 +90,9 @@ def gradients(function: Callable[..., Any], *inputs: torch.Tensor) -> Callable[[
     """`function` and its backward pass, fed with a random output gradient, as one call for `audit`."""
 
     def run() -> Any:
-        leaves = [x.detach().requires_grad_() if x.is_floating_point() else x for x in inputs]
+        leaves = [
+            x.detach().requires_grad_() if x.is_floating_point() or x.is_complex() else x for x in inputs
+        ]
         made = function(*leaves)
         outputs = [y for y in (made if isinstance(made, (tuple, list)) else [made]) if y.requires_grad]
         torch.autograd.backward(outputs, [torch.randn_like(y) for y in outputs])

@@ -20,11 +20,22 @@ def bits_of(dtype: str) -> Callable[[Array], Array]:
         if dtype == "float64":
             return x.astype(np.float64).view(np.int64)[()]
         if dtype == "float16":
-            return x.astype(np.float16).view(np.uint16).astype(np.int64)[()]
+            return _half(x)[()]
         pattern = x.astype(np.float32).view(np.uint32).astype(np.int64)
         return (pattern >> 16 if dtype == "bfloat16" else pattern)[()]
 
     return of
+
+
+def _half(x: Array) -> Array:
+    """The 16 bits of numbers of float16; a NaN keeps its own, which a conversion may change."""
+    with np.errstate(all="ignore"):
+        bits = x.astype(np.float16).view(np.uint16).astype(np.int64)
+    strange = np.isnan(x)
+    if x.dtype == np.float32 and np.any(strange):
+        own = x.view(np.uint32).astype(np.int64)
+        bits = np.where(strange, own >> 16 & 0x8000 | 0x7C00 | own >> 13 & 0x3FF, bits)
+    return bits
 
 
 def number_of(dtype: str) -> Callable[[Array], Array]:

@@ -103,7 +103,7 @@ class Value:
         if array is None:
             try:
                 if self.dtype in _WIDENED:
-                    data = data.float()
+                    data = _widened(data)
                 array = data.resolve_conj().resolve_neg().cpu().numpy()
             except (RuntimeError, TypeError, NotImplementedError) as error:
                 raise OpaqueError(
@@ -115,6 +115,16 @@ class Value:
 
     def __repr__(self) -> str:
         return f"Value({self.id}, {self.dtype}, shape={self.shape}, version={self.version}, {self.origin})"
+
+
+def _widened(data: torch.Tensor) -> torch.Tensor:
+    """In float32, bit for bit: some processors make a NaN that signals a quiet one as they widen it."""
+    wide = data.float()
+    if data.dtype is torch.float16 and bool(wide.isnan().any()):
+        bits = data.contiguous().view(torch.int16).int()
+        kept = (bits & 0x8000) << 16 | 0x7F800000 | (bits & 0x3FF) << 13
+        wide = torch.where(wide.isnan(), kept.view(torch.float32), wide)
+    return wide
 
 
 _WIDENED = {torch.bfloat16, torch.float16} | {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -191,6 +192,10 @@ class _Script:
                 event(self)  # type: ignore[arg-type]
             except AttributeError as error:  # it asks for more than a script has
                 raise NotBatchedError from error
+
+    def noting(self, _calls: list[Any]) -> AbstractContextManager[None]:
+        """What a run notes for the wiring of a recording: of variants run together none is made."""
+        return nullcontext()
 
     def put(self, identity: int, tensor: torch.Tensor, *_origin: Any) -> None:
         self.found.steps.append(Put(identity, (tensor,)))
