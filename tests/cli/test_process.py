@@ -20,14 +20,19 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", "LC_ALL": "C.UTF-8"}
 
 
+# What runs in a shell's background is born deaf to interrupts, and the tests with it.
+HEARING = "import os, signal, sys; signal.signal(2, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])"
+
+
 def test_an_interrupt_is_130_and_says_nothing(tmp_path: Path) -> None:
     (tmp_path / "net.py").write_text(
         "import time\nfrom torch import nn\n\n\nclass Net(nn.Linear):\n    def forward(self, x):\n"
         "        print('now', flush=True)\n        time.sleep(60)\n\n\ndef build():\n    return Net(2, 1)\n",
         encoding="utf-8",
     )
+    request = [*COMMAND, "explain", "net.py:build", "weight[0,0]", "-i", "[[1.0, 2.0]]"]
     process = subprocess.Popen(
-        [*COMMAND, "explain", "net.py:build", "weight[0,0]", "-i", "[[1.0, 2.0]]"],
+        [sys.executable, "-c", HEARING, *request],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path, env=_environment(), text=True,
     )  # fmt: skip
     assert process.stderr is not None
