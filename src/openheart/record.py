@@ -32,6 +32,7 @@ from openheart.recording.plans import PLANS, Plan, is_composite, plan_of, writte
 from openheart.recording.rebinding import watch_memory
 from openheart.recording.seat import KEY, SOLE, hidden, switch
 from openheart.recording.sharing import Shared
+from openheart.recording.temporaries import Temporaries
 from openheart.recording.thrift import Again, Thrift
 from openheart.spelling import spelled
 
@@ -67,8 +68,14 @@ class Recorder:
     """Who sits in PyTorch's dispatcher and writes down; `log` is what it wrote."""
 
     def __init__(
-        self, model: torch.nn.Module | None = None, last: int | None = None, every: int | None = None
+        self,
+        model: torch.nn.Module | None = None,
+        last: int | None = None,
+        every: int | None = None,
+        *,
+        computes: bool = False,
     ) -> None:
+        """`computes`: what can be computed again need not be held; who reads the log has to do so."""
         self.ended = False
         self.task = False
         self.number = next(_numbers)
@@ -86,6 +93,7 @@ class Recorder:
         self.shared = Shared()
         self.sharing = self.shared.bases
         self._thrift = Thrift()
+        self._temporaries = Temporaries() if computes else None
         self._states: dict[int, int] = {}
         self._lazy = False
         self.left_out = 0  # calls that were hidden
@@ -105,6 +113,8 @@ class Recorder:
         caller = None if frame is None else frame.f_code  # autograd's own threads have no Python below
         code, instruction = self._place(frame)
         undos, aliases = kept
+        if self._thrift.running and self._temporaries is not None:
+            self._temporaries.hear(op, args, kwargs, result, undos)
         node: Any = _current_node()
         if node is None:  # what autograd hands back was met before
             met = self._met
@@ -175,14 +185,14 @@ class Recorder:
             aliases = [(tensor, _quietly(tensor.detach)) for tensor in tensors if is_plain(tensor)]
         if plan.writes:
             undos = [
-                (name, position, tensor, self._copy(plan, tensor))
+                (name, position, tensor, self._copy(plan, args, tensor))
                 for name, position, tensor in written_tensors(plan, args, kwargs)
             ]
             if self._thrift.running:
                 self._thrift.note(plan.op, args, undos)
         return undos, aliases
 
-    def _copy(self, plan: Plan, tensor: torch.Tensor) -> torch.Tensor | Again | None:
+    def _copy(self, plan: Plan, args: Any, tensor: torch.Tensor) -> torch.Tensor | Again | None:
         if not is_plain(tensor):
             return None
         if self._blank:
@@ -191,8 +201,11 @@ class Recorder:
                 self._blank.discard(storage._cdata)
                 if plan.overwrites and tensor.numel() * tensor.itemsize == storage.nbytes():
                     return None  # nobody ever wrote there, and now every element is
-        if self._thrift.running and (again := self._thrift.take(tensor)) is not None:
-            return again
+        if self._thrift.running:
+            if self._temporaries is not None and self._temporaries.spares(plan.op, args, tensor):
+                return None
+            if (again := self._thrift.take(tensor)) is not None:
+                return again
         return _quietly(tensor.clone)
 
     # Marks --------------------------------------------------------------------------------------------------
@@ -247,6 +260,8 @@ class Recorder:
     def optimizer_stepped(self, optimizer: Any) -> None:
         """Marks the end of an optimizer's step, and whose state each of its tensors is."""
         self._thrift.end()
+        if not self._thrift.running and self._temporaries is not None:
+            self._temporaries.end()
         states = []
         if self._states.get(id(optimizer)) != len(optimizer.state):
             self._states[id(optimizer)] = len(optimizer.state)
@@ -289,6 +304,9 @@ class Recorder:
         self._release()
         _uninstall()
         self.log.kept += self.sharing.values()
+        if self._temporaries is not None:
+            self._temporaries.end()
+            self.log.computed = self._temporaries.known
         if self.shared.unwatched:
             self.log.notices["recording.notice.shared"] = {}
         if self._crossed:
@@ -584,7 +602,7 @@ def recording(
     """
     check_keep(keep, model)
     check_steps(last, every)
-    recorder = Recorder(model, last, every)
+    recorder = Recorder(model, last, every, computes=True)
     result = Recording(model=model, keep=keep)
     try:
         with recorder:

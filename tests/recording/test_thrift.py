@@ -11,7 +11,8 @@ from tests.recording.programs import PROGRAMS, Program, Witness
 from torch import nn
 
 import openheart as oh
-from openheart.recording import Recording, thrift
+from openheart.recording import Recording, temporaries, thrift
+from openheart.recording.keeping import Recipe
 from openheart.recording.thrift import Again
 
 
@@ -123,3 +124,91 @@ def test_a_write_between_two_scalings_is_not_forgotten(monkeypatch: pytest.Monke
         optimizer.step()
     witness.check(rec.calls)
     assert _made_again(rec) >= 1
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.complex64], ids=str)
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_what_a_step_lets_go_is_computed_again(
+    name: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = _stepped(name, dtype)
+    monkeypatch.setattr(temporaries, "LARGE", 0)
+    again = _stepped(name, dtype)
+    for value, other in zip(held.values, again.values, strict=True):
+        maker = held.maker(value)
+        assert value.kept == other.kept
+        if value.kept and not (maker and maker[0].name.startswith("empty")):
+            assert _bits(value.data).equal(_bits(other.data))
+    computed = sum(isinstance(value._life, Recipe) for value in again.values)
+    if dtype is torch.bfloat16:
+        assert computed == 0
+    elif name == "AdamW" and not dtype.is_complex:
+        assert computed == 3 * 2 * 3  # root, quotient and sum of two parameters in three steps
+
+
+def test_memory_is_given_back_where_only_the_log_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(temporaries, "LARGE", 0)
+    taken: dict[str, torch.Tensor] = {}
+
+    class Stashing(torch.optim.SGD):
+        @torch.no_grad()
+        def step(self, closure: Any = None) -> Any:
+            (leaf,) = self.param_groups[0]["params"]
+            taken["root"] = leaf.sqrt()
+            taken["row"] = leaf.mul(3.0)[1]
+            taken["view"] = (leaf / 2.0).view(2, 2)
+            taken["array"] = leaf.mul(5.0).numpy()
+            taken["written"] = leaf.add(1.0).add_(2.0)
+            odd = leaf.mul(7.0)
+            odd.add_(1.0)
+            odd.uniform_()
+            leaf.addcdiv_(leaf.sqrt().add_(1e-8), leaf.mul(2.0), value=-1.0)
+
+    leaf = nn.Parameter(torch.arange(4.0) + 1)
+    optimizer = Stashing([leaf], lr=0.1)
+    with oh.recording() as rec:
+        optimizer.step()
+        taken["written"].mul_(3.0)
+    freed = [
+        entry[0].name()
+        for entry in rec._log.entries
+        if len(entry) > 5 and isinstance(entry[3], torch.Tensor) and entry[3].untyped_storage().nbytes() == 0
+    ]
+    assert freed == ["aten::sqrt", "aten::add_.Tensor", "aten::mul.Tensor"]
+    assert taken["root"].tolist() == (torch.arange(4.0) + 1).sqrt().tolist()
+    assert taken["row"].item() == 6.0
+    assert taken["view"].tolist() == [[0.5, 1.0], [1.5, 2.0]]
+    assert taken["array"].tolist() == [5.0, 10.0, 15.0, 20.0]
+    assert taken["written"].tolist() == [12.0, 15.0, 18.0, 21.0]
+    start = torch.arange(4.0) + 1
+    made = {call.id: call.outputs[0].data.tolist() for call in rec.calls if call.outputs}
+    sums = [made[call.id] for call in rec.calls if call.name in ("add", "add_")]
+    assert sums[:3] == [(start + 1).tolist(), (start + 3).tolist(), (start * 7 + 1).tolist()]
+    roots = [made[call.id] for call in rec.calls if call.name == "sqrt"]
+    assert roots == [start.sqrt().tolist()] * 2
+
+
+def test_a_flight_recorder_and_a_subtree_with_what_is_computed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(temporaries, "LARGE", 0)
+
+    def run(**how: Any) -> Recording:
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1))
+        optimizer = torch.optim.AdamW(model.parameters())
+        with oh.recording(model, **how) as rec:
+            for _ in range(4):
+                model(torch.randn(2, 3)).square().mean().backward()
+                optimizer.step()
+                optimizer.zero_grad()
+        return rec
+
+    whole, last = run(), run(last=2)
+    wanted = [value.data for call in whole.calls if call.step >= 2 for value in call.outputs if value.kept]
+    found = [value.data for call in last.calls for value in call.outputs if value.kept]
+    assert len(wanted) == len(found)
+    assert all(_bits(one).equal(_bits(other)) for one, other in zip(wanted, found, strict=True))
+    assert last.verify().ok
+    for keep in ("0", "graph"):
+        kept = run(keep=keep)
+        for value, other in zip(whole.values, kept.values, strict=True):
+            assert not other.kept or _bits(value.data).equal(_bits(other.data))

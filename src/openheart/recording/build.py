@@ -36,6 +36,7 @@ from openheart.recording.places import place_of
 from openheart.recording.rereads import reread
 from openheart.recording.storages import Life, Undo, geometry_of
 from openheart.recording.targets import CRITERIA, FUNCTIONAL
+from openheart.recording.temporaries import COMPUTED
 from openheart.recording.ties import Ties
 from openheart.recording.values import (
     Call,
@@ -105,6 +106,7 @@ class Facts:
     optimizers: list[OptimizerStep] = field(default_factory=list)
     notices: dict[str, dict[str, Any]] = field(default_factory=dict)  # what there is to know: key, details
     frozen: set[int] = field(default_factory=set)  # ids of what was there and requires no gradient
+    computed: list[Value] = field(default_factory=list)  # whose numbers are computed again from others
     # ids of the calls that autograd follows; None where that is not known
     followed: set[int] | None = None
 
@@ -203,6 +205,7 @@ class _Walk:
         facts.notices = self.log.notices
         facts.lives = {key: story.life for key, story in self.memory.stories.items()}
         self.settle()
+        self.promise()
         return facts
 
     # Calls --------------------------------------------------------------------------------------------------
@@ -522,6 +525,20 @@ class _Walk:
                 story = self.memory.stories.get(tensor.untyped_storage()._cdata)
                 if story is not None:
                     story.life.watched.append((tensor.detach(), version))
+
+    def promise(self) -> None:
+        """Finds the values of which the recorder has let go because they can be computed again."""
+        lives = {
+            story.life: through
+            for storage, through in self.log.computed
+            if (story := self.memory.stories.get(storage.cdata)) is not None
+        }
+        if not lives:
+            return
+        for value_id, (call, _) in self.facts.makers.items():
+            value = self.facts.values[value_id]
+            if value.version <= lives.get(value._life, -1) and call.op in COMPUTED:  # type: ignore[arg-type]
+                self.facts.computed.append(value)
 
 
 def _is_plain_tensor(item: Any) -> bool:

@@ -37,6 +37,9 @@ def check_keep(keep: str, model: torch.nn.Module | None) -> None:
 
 def drop(facts: Facts, keep: str) -> None:
     """Lets go of every value that is not to be kept."""
+    kitchen = _Kitchen(facts.makers)
+    for value in facts.computed:
+        _replace(value, Recipe(kitchen, value))
     if keep == "graph":
         _keep_graph(facts)
     elif keep != "all":

@@ -111,6 +111,8 @@ class Log:
     kept: list[tuple[torch.Tensor, torch.Tensor]] = field(
         default_factory=list
     )  # tensor, its copy made at the end
+    # storages that an optimizer's step made and let go: up to which version their values are computed again
+    computed: list[tuple[StorageWeakRef, int]] = field(default_factory=list)
     versions: list[tuple[torch.Tensor, int]] = field(
         default_factory=list
     )  # tensor, its version counter at the end
