@@ -123,3 +123,18 @@ def test_every_surface_says_them_quietly(lang: str) -> None:
     assert text.startswith("✓"), "a notice is no alarm"
     for body in (audit.html(lang=lang).partition("<article")[2], page.partition("<header")[2]):
         assert "oh-warn" not in body
+
+
+def test_our_own_work_inside_of_a_recording_is_nobodys(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Linear(3, 3), nn.ReLU())
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    alive, read = oh.record(model, torch.ones(1, 3)), oh.record(model, torch.ones(1, 3))
+    assert read.calls
+    with oh.recording(model) as rec:
+        with oh.recording(model, keep="graph") as inside:
+            model(torch.ones(1, 3)).sum().backward()
+        read.save(tmp_path / "run.oh")
+        read.intervene({"0.bias[0]": 1.0}).verify()
+        assert torch.equal(inside.value("0.out").data, alive.value("0.out").data)
+        optimizer.step()
+    assert [key for key, _ in told(rec)] == ["recording.notice.copied"]

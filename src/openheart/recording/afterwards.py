@@ -20,6 +20,7 @@ import torch
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from openheart.recording.log import GRAD, RETAIN, Log, is_plain
+from openheart.recording.seat import aside
 from openheart.recording.storages import Undo, geometry_of
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def settle(log: Log) -> None:
         if not tensor.is_inference():  # what is made in inference mode has no version counter
             log.versions.append((tensor, tensor._version))
     if plain and sum([tensor.nbytes for tensor in plain]) <= SMALL:
-        with torch.no_grad(), torch._C._DisableTorchDispatch():
+        with torch.no_grad(), aside():
             log.kept += zip(plain, torch._foreach_clone(plain), strict=True)
 
 
@@ -98,7 +99,7 @@ def _before_step(optimizer: Any, _args: Any, _kwargs: Any) -> None:
         if id(optimizer) in recording._spared:
             continue
         recording._spared.add(id(optimizer))
-        with torch.no_grad(), torch._C._DisableTorchDispatch():
+        with torch.no_grad(), aside():
             if recording._log is not None:
                 _copy_unread(recording._log, optimizer)
                 continue

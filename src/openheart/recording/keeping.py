@@ -14,6 +14,7 @@ from openheart.nearest import nearest
 from openheart.recording.build import Facts
 from openheart.recording.lines import Line
 from openheart.recording.log import is_plain
+from openheart.recording.seat import aside
 from openheart.recording.storages import Geometry, Life, Undo, geometry_of
 from openheart.recording.thrift import Again
 from openheart.recording.values import Call, Value, values_in
@@ -158,7 +159,7 @@ class _Kitchen:
         return False
 
     def _run(self, call: Call, at_hand: dict[int, torch.Tensor]) -> None:
-        with torch.no_grad(), torch._C._DisableTorchDispatch():
+        with torch.no_grad(), aside():
             outputs = Line(call).run(at_hand)
         for value, tensor in zip(call.outputs, outputs, strict=True):
             at_hand[value.id] = tensor

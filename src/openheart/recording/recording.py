@@ -20,6 +20,7 @@ from openheart.recording.keeping import drop, held_bytes
 from openheart.recording.log import Log
 from openheart.recording.names import Names, name_values
 from openheart.recording.notices import Notice
+from openheart.recording.seat import aside
 from openheart.recording.storages import Life
 from openheart.recording.values import Call, Element, OptimizerStep, Value, values_in
 
@@ -84,7 +85,7 @@ class Recording:
         if self._facts is None:
             if self._log is None:
                 raise OpenheartError("error.running")
-            with torch.no_grad(), torch._C._DisableTorchDispatch(), _without_collecting():
+            with torch.no_grad(), aside(), _without_collecting():
                 self._facts = build(self._log)
             self._log = None
             drop(self._facts, self.keep)

@@ -36,6 +36,7 @@ from openheart.recording.encoding import decode, encode, find_op, op_name
 from openheart.recording.graph import Graph
 from openheart.recording.log import is_plain
 from openheart.recording.names import Names
+from openheart.recording.seat import aside
 from openheart.recording.soundness import False_, check_call, check_run
 from openheart.recording.storages import Geometry, Life, geometry_of, strided
 from openheart.recording.values import Call, OptimizerGroup, OptimizerStep, Value
@@ -55,7 +56,7 @@ def save(recording: Recording, path: str | os.PathLike[str]) -> None:
         RecordingFileError: the folder does not exist or cannot be written to.
     """
     path = Path(path)
-    with torch.no_grad(), torch._C._DisableTorchDispatch():
+    with torch.no_grad(), aside():
         pieces, places = _pieces(recording.values)
         run = json.dumps(_describe(recording, places), separators=(",", ":"), allow_nan=False).encode()
         try:

@@ -25,6 +25,7 @@ __all__ = [
     "KEY",
     "SOLE",
     "Sitting",
+    "aside",
     "beside",
     "hidden",
     "is_taken_here",
@@ -61,7 +62,8 @@ _is_on = torch._C._dispatch_tls_is_dispatch_key_included
 _is_excluded = torch._C._dispatch_tls_is_dispatch_key_excluded
 _K: Any = torch._C.DispatchKey
 _Keys: Any = torch._C.DispatchKeySet
-_BELOW = _Keys(KEY)
+_SEAT = _Keys(KEY)
+_BELOW = _SEAT
 for _key in (_K.Python, _K.PythonTLSSnapshot, _K.ADInplaceOrView, _K.AutogradOther, _K.AutogradNestedTensor,
              _K.AutogradFunctionality):  # fmt: skip
     _BELOW = _BELOW | _Keys(_key)
@@ -82,6 +84,22 @@ _restore: list[Callable[[], None]] = []
 def unseen() -> Any:
     """A context in which what runs is tracked by no autograd and seen by no recorder and no mode."""
     return torch._C._ExcludeDispatchKeyGuard(_BELOW)
+
+
+class aside:  # noqa: N801  (it reads as the context managers of PyTorch do)
+    """A context for work of our own, which is no part of anybody's run: no mode and no recorder sees it."""
+
+    __slots__ = ("_modes", "_seat")
+
+    def __enter__(self) -> None:
+        self._modes = torch._C._DisableTorchDispatch()
+        self._modes.__enter__()
+        self._seat = torch._C._ExcludeDispatchKeyGuard(_SEAT)
+        self._seat.__enter__()
+
+    def __exit__(self, *_error: object) -> None:
+        self._seat.__exit__(None, None, None)
+        self._modes.__exit__(None, None, None)
 
 
 def hidden() -> bool:

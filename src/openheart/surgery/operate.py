@@ -11,6 +11,7 @@ import torch
 from openheart.errors import InterventionError, OpaqueError
 from openheart.recording import Call, Recording, Value
 from openheart.recording.addresses import Part
+from openheart.recording.seat import aside
 from openheart.recording.storages import Life, strided
 from openheart.surgery.aliases import earlier_names, refuse_partial, step_of
 from openheart.surgery.edits import Edit
@@ -125,7 +126,7 @@ class _Surgeon:
     def edit_leaf(self, value: Value, todo: list[tuple[Edit, Part]]) -> None:
         """Gives a leaf other numbers; other views of its memory change with it."""
         tensor = like_recorded(value)
-        with torch.no_grad(), torch._C._DisableTorchDispatch():
+        with torch.no_grad(), aside():
             for edit, part in todo:
                 change_tensor(self.recording, tensor, edit, part)
         self.plan.leaves[value.id] = tensor

@@ -19,6 +19,7 @@ from openheart.errors import InterventionError
 from openheart.recording import Call, Recording, Value
 from openheart.recording.addresses import Part, find_part
 from openheart.recording.lines import Line
+from openheart.recording.seat import aside
 from openheart.recording.storages import geometry_of
 
 __all__ = ["Line", "Program", "below_autograd", "part_of", "program_of", "run_line", "same_bits"]
@@ -49,9 +50,9 @@ class below_autograd:  # noqa: N801  (it reads as the context managers of PyTorc
     def __enter__(self) -> None:
         self._tracked = torch.is_grad_enabled()
         torch._C._set_grad_enabled(True)
-        self._modes = torch._C._DisableTorchDispatch()
-        self._below = torch._C._AutoDispatchBelowAutograd()
+        self._modes = aside()
         self._modes.__enter__()
+        self._below = torch._C._AutoDispatchBelowAutograd()
         self._below.__enter__()
 
     def __exit__(self, *_error: object) -> None:

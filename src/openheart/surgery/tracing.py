@@ -12,6 +12,7 @@ import torch
 from openheart.errors import InterventionError
 from openheart.recording import Call, Value
 from openheart.recording.build import Facts, build
+from openheart.recording.seat import aside
 from openheart.surgery.edits import Edit
 from openheart.surgery.plan import Added, Later, Spot
 from openheart.surgery.running import Run
@@ -150,7 +151,7 @@ class Traced:
         """Every call, and whether it is of the backward pass; ids are those of the run."""
         if self._calls is None:
             assert self.run is not None
-            with torch.no_grad(), torch._C._DisableTorchDispatch():
+            with torch.no_grad(), aside():
                 facts = build(self.recorder.log)
             self._calls = renumbered(facts, self.known, self.run, self.like)
         return self._calls
