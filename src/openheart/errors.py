@@ -15,7 +15,7 @@ fills the sentence in, so that `str(error)` speaks the language that is set at t
     >>> from openheart import set_language
     >>> set_language("es")
     >>> print(InterventionError("error.edit.cut.path", name="0.out", to="1.out"))
-    nada lleva de '0.out' a '1.out' en el paso hacia delante
+    nada lleva de '0.out' a '1.out' en la propagación hacia adelante
     >>> set_language(None)
 """
 

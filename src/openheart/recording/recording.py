@@ -46,7 +46,7 @@ class Recording:
     >>> import torch, openheart as oh
     >>> rec = oh.record(torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU()), torch.ones(1, 2))
     >>> [call.name for call in rec.calls]
-    ['t', 'addmm', 'relu', 'detach']
+    ['t', 'addmm', 'relu']
     >>> rec.address(rec.element("1.out[0,-1]"))
     '1.out[0,2]'
     """
