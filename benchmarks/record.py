@@ -26,10 +26,16 @@ VARIANTS = {
     "plain": "plain PyTorch",
     "bare": "bare dispatch mode",
     "openheart": "openheart",
+    "flight": "openheart, last=3",
     "read": "openheart, and its calls read",
     "torchlens": "torchlens, with arguments",
 }
-WORK = {"forward": "forward", "step": "forward + backward + AdamW"}
+WORK = {
+    "forward": "forward",
+    "step": "forward + backward + AdamW",
+    "loop": "200 such steps in one recording",
+}
+LOOP = 200
 
 
 class Bare(TorchDispatchMode):
@@ -57,9 +63,10 @@ def variant(name: str, work: str, model: nn.Module, x: Tensor) -> Callable[[], A
             with torch.no_grad():
                 model(x)
             return
-        model(x).square().mean().backward()
-        optimizer.step()
-        optimizer.zero_grad()
+        for _ in range(LOOP if work == "loop" else 1):
+            model(x).square().mean().backward()
+            optimizer.step()
+            optimizer.zero_grad()
 
     def bare() -> Any:
         with Bare() as mode:
@@ -70,6 +77,13 @@ def variant(name: str, work: str, model: nn.Module, x: Tensor) -> Callable[[], A
         import openheart as oh
 
         with oh.recording(model) as rec:
+            run()
+        return rec
+
+    def flight() -> Any:
+        import openheart as oh
+
+        with oh.recording(model, last=3) as rec:
             run()
         return rec
 
@@ -98,6 +112,7 @@ def variant(name: str, work: str, model: nn.Module, x: Tensor) -> Callable[[], A
         "plain": run,
         "bare": bare,
         "openheart": openheart,
+        "flight": flight,
         "read": read,
         "torchlens": torchlens,
     }
@@ -106,11 +121,11 @@ def variant(name: str, work: str, model: nn.Module, x: Tensor) -> Callable[[], A
 
 def timed(name: str, work: str, rounds: int, torchlens: bool) -> dict[str, float]:
     """Median seconds of each variant."""
-    model, x = prepared(name, training=work == "step")
-    repeats = 50 if name == "mlp" else 1
+    model, x = prepared(name, training=work != "forward")
+    repeats = 50 if name == "mlp" and work != "loop" else 1
     names = [v for v in VARIANTS if v != "torchlens"]
     found = interleaved({v: variant(v, work, model, x) for v in names}, rounds, repeats)
-    if torchlens:  # last: it replaces torch's functions for good
+    if torchlens and work != "loop":  # last: it replaces torch's functions for good
         last = {"torchlens": variant("torchlens", work, model, x)}
         found.update(interleaved(last, min(rounds, 3), limit=60.0))
     return found
@@ -118,25 +133,22 @@ def timed(name: str, work: str, rounds: int, torchlens: bool) -> dict[str, float
 
 def held(name: str, work: str, which: str) -> dict[str, float]:
     """Peak memory of this process after recording once, and the bytes that a recording holds."""
-    model, x = prepared(name, training=work == "step")
+    model, x = prepared(name, training=work != "forward")
     run = variant(which, work, model, x)
     run()
     kept = run()
     found = {"peak": float(peak_memory()), "kept": 0.0}
-    if which == "openheart":
+    if which in ("openheart", "flight"):
         found["kept"] = float(kept_bytes(kept, model))
     return found
 
 
 def kept_bytes(rec: Any, model: nn.Module) -> int:
     """Bytes of the storages that a recording holds, the model's own left out."""
-    own = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers())}
-    storages = {}
-    for value in rec.values:
-        if value.kept:
-            storage = value.data.untyped_storage()
-            storages[storage.data_ptr()] = storage.nbytes()
-    return sum(size for place, size in storages.items() if place not in own)
+    from openheart.recording.keeping import held_bytes
+
+    own = {t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in model.state_dict().values()}
+    return held_bytes(rec.values) - sum(own.values())
 
 
 def first_entry(which: str) -> dict[str, float]:
@@ -181,11 +193,14 @@ def main() -> None:
             print(json.dumps(first_entry(*arguments)))
         return
 
-    shown = [v for v in VARIANTS if not (given.no_torchlens and v == "torchlens")]
+    every = [v for v in VARIANTS if not (given.no_torchlens and v == "torchlens")]
     extra = ["--rounds", str(rounds), *(["--no-torchlens"] if given.no_torchlens else [])]
     rows = []
     for name in given.models:
         for work, title in WORK.items():
+            if work == "loop" and name != "mlp":
+                continue
+            shown = [v for v in every if not (work == "loop" and v == "torchlens")]
             print(f"{TITLES[name]}: {title} …", file=sys.stderr)
             if given.quick:
                 taken, peaks = timed(name, work, 1, not given.no_torchlens), {}
