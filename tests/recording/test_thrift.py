@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -149,6 +150,7 @@ def test_what_a_step_lets_go_is_computed_again(
 def test_memory_is_given_back_where_only_the_log_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(temporaries, "LARGE", 0)
     taken: dict[str, torch.Tensor] = {}
+    followed: list[weakref.ref[torch.Tensor]] = []
 
     class Stashing(torch.optim.SGD):
         @torch.no_grad()
@@ -158,6 +160,7 @@ def test_memory_is_given_back_where_only_the_log_has_it(monkeypatch: pytest.Monk
             taken["row"] = leaf.mul(3.0)[1]
             taken["view"] = (leaf / 2.0).view(2, 2)
             taken["array"] = leaf.mul(5.0).numpy()
+            followed.append(weakref.ref(leaf.mul(4.0)))
             taken["written"] = leaf.add(1.0).add_(2.0)
             odd = leaf.mul(7.0)
             odd.add_(1.0)
@@ -175,6 +178,8 @@ def test_memory_is_given_back_where_only_the_log_has_it(monkeypatch: pytest.Monk
         if len(entry) > 5 and isinstance(entry[3], torch.Tensor) and entry[3].untyped_storage().nbytes() == 0
     ]
     assert freed == ["aten::sqrt", "aten::add_.Tensor", "aten::mul.Tensor"]
+    assert (tensor := followed[0]()) is not None
+    assert tensor.tolist() == [4.0, 8.0, 12.0, 16.0]
     assert taken["root"].tolist() == (torch.arange(4.0) + 1).sqrt().tolist()
     assert taken["row"].item() == 6.0
     assert taken["view"].tolist() == [[0.5, 1.0], [1.5, 2.0]]

@@ -13,6 +13,7 @@ Memory is given back only where nobody but the log has the tensor: no variable, 
 from __future__ import annotations
 
 import sys
+import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -114,6 +115,8 @@ class Temporaries:
             # beside the log: `temporary`, the variable here, the argument of `getrefcount`
             if sys.getrefcount(tensor) != temporary.references + 3 or tensor._use_count() != 1:
                 continue
+            if weakref.getweakrefcount(tensor):
+                continue  # who follows it so may find it as long as the log has it
             storage = tensor.untyped_storage()
             if _uses(storage._cdata) == 2:  # the tensor's, and the object just made
                 self._leave(temporary)
