@@ -51,7 +51,10 @@ def test_variance_norms_and_products(dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize("name", ["exp", "tanh", "sigmoid", "reciprocal", "sqrt", "abs", "square"])
 def test_gradients(name: str) -> None:
-    audit(gradients(getattr(torch, name), drawn(torch.complex64, 9, 9)), skips=["randn_like", "new_empty_strided"])
+    audit(
+        gradients(getattr(torch, name), drawn(torch.complex64, 9, 9)),
+        skips=["randn_like", "new_empty_strided"],
+    )
 
 
 @pytest.mark.filterwarnings("ignore:Casting complex")
