@@ -10,7 +10,6 @@ waits for a backward pass.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -36,6 +35,7 @@ from openheart.recording.log import (
     Stale,
     is_plain,
     stale_gradients,
+    tensors_in,
 )
 from openheart.recording.phases import MAKE_GRADS
 from openheart.recording.storages import Geometry, geometry_of
@@ -137,8 +137,8 @@ class Flight:
                 self._inner.append(ENGINE)
             elif entry[0] == ENGINED:
                 self._leave()
-                self._leaves.update(_storage(tensor) for tensor in _tensors(entry[1]))
-                self._grads.update(_storage(tensor) for tensor in _tensors(entry[2]))
+                self._leaves.update(_storage(tensor) for tensor in tensors_in(entry[1]))
+                self._grads.update(_storage(tensor) for tensor in tensors_in(entry[2]))
             elif entry[0] == GRAD and entry[2] is not None:
                 self._grads.add(_storage(entry[2]))
             elif entry[0] == REBIND:
@@ -187,12 +187,12 @@ class Flight:
 
     def _by_hand(self, args: Any, result: Any, undos: Any) -> None:
         """Follows what is made from gradients outside of an optimizer, down to the write to a leaf."""
-        if not any(_storage(tensor) in self._grads for tensor in _tensors(args)):
+        if not any(_storage(tensor) in self._grads for tensor in tensors_in(args)):
             return
         if any(_storage(item[2]) in self._leaves for item in undos or ()):
             self._updated = True
         else:
-            self._grads.update(_storage(tensor) for tensor in _tensors(result))
+            self._grads.update(_storage(tensor) for tensor in tensors_in(result))
 
     def _enter(self, path: str) -> None:
         if not self._open and ENGINE not in self._inner:
@@ -208,7 +208,7 @@ class Flight:
         path = self._open.pop()
         if not self._open and path == self._first:
             self._called = True
-            self._waits = self._waits or any(tensor.requires_grad for tensor in _tensors(result))
+            self._waits = self._waits or any(tensor.requires_grad for tensor in tensors_in(result))
 
     def _is_over(self) -> bool:
         """Whether a step without an update is over when the model is called again."""
@@ -312,23 +312,9 @@ def _storages(entries: list[tuple[Any, ...]]) -> set[int]:
     found: set[int] = set()
     for entry in entries:
         for item in entry[1:4]:
-            found.update(_storage(tensor) for tensor in _tensors(item))
+            found.update(_storage(tensor) for tensor in tensors_in(item))
     return found
 
 
 def _storage(tensor: torch.Tensor) -> int:
     return int(tensor.untyped_storage()._cdata) if is_plain(tensor) else 0
-
-
-def _tensors(item: Any) -> Iterator[torch.Tensor]:
-    if isinstance(item, torch.Tensor):
-        yield item
-    elif isinstance(item, dict):
-        for part in item.values():
-            yield from _tensors(part)
-    elif isinstance(item, (tuple, list)):
-        for part in item:
-            yield from _tensors(part)
-    elif hasattr(item, "__dataclass_fields__") and not isinstance(item, type):
-        for name in item.__dataclass_fields__:
-            yield from _tensors(getattr(item, name, None))

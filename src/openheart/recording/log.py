@@ -18,7 +18,7 @@ and the rest are marks, told apart by the string that comes first.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -48,6 +48,7 @@ __all__ = [
     "Stale",
     "is_plain",
     "stale_gradients",
+    "tensors_in",
     "unwrapped",
 ]
 
@@ -172,3 +173,18 @@ def stale_gradients(tensors: Iterable[torch.Tensor]) -> list[Stale]:
         for tensor in tensors
         if tensor.is_leaf and (gradient := tensor.grad) is not None and is_plain(gradient)
     ]
+
+
+def tensors_in(item: Any) -> Iterator[torch.Tensor]:
+    """The tensors in what an operator or a module takes or gives, however deep they lie."""
+    if isinstance(item, torch.Tensor):
+        yield item
+    elif isinstance(item, dict):
+        for part in item.values():
+            yield from tensors_in(part)
+    elif isinstance(item, (tuple, list)):
+        for part in item:
+            yield from tensors_in(part)
+    elif hasattr(item, "__dataclass_fields__") and not isinstance(item, type):
+        for name in item.__dataclass_fields__:
+            yield from tensors_in(getattr(item, name, None))

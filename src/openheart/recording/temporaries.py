@@ -14,12 +14,13 @@ from __future__ import annotations
 
 import sys
 import weakref
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch.multiprocessing.reductions import StorageWeakRef
+
+from openheart.recording.log import tensors_in
 
 __all__ = ["COMPUTED", "Temporaries"]
 
@@ -92,7 +93,7 @@ class Temporaries:
 
     def _count(self, op: Any, args: Any, kwargs: Any, result: Any, undos: Any) -> None:
         """Counts what the log refers to, and leaves alone what is used in a way that is not known."""
-        for item in _tensors((args, kwargs)):
+        for item in tensors_in((args, kwargs)):
             temporary = self._live.get(id(item))
             if temporary is None:
                 continue
@@ -146,14 +147,3 @@ def _is_computed(args: tuple[Any, ...], result: torch.Tensor) -> bool:
         and result.untyped_storage().nbytes() == result.nbytes
         and result.untyped_storage()._cdata != first.untyped_storage()._cdata
     )
-
-
-def _tensors(item: Any) -> Iterator[torch.Tensor]:
-    if isinstance(item, torch.Tensor):
-        yield item
-    elif isinstance(item, dict):
-        for part in item.values():
-            yield from _tensors(part)
-    elif isinstance(item, (tuple, list)):
-        for part in item:
-            yield from _tensors(part)
