@@ -10,6 +10,8 @@ import torch
 from tests.rules.harness import audit, gradients
 from torch.nn import functional as F
 
+import openheart as oh
+
 FLOATS = [torch.float32, torch.float64, torch.bfloat16]
 REDUCTIONS = ["none", "mean", "sum"]
 Loss = Callable[..., torch.Tensor]
@@ -123,3 +125,14 @@ def test_margins(dtype: torch.dtype, reduction: str) -> None:
 def test_an_ignored_target_may_lie_outside() -> None:
     y = torch.tensor([1, -100, 2, -100])
     both_ways(lambda a: F.cross_entropy(a, y), torch.randn(4, 3), ["nll_loss_forward", "nll_loss_backward"])
+
+
+@pytest.mark.parametrize("listed", [0, -1])
+def test_a_single_number_is_a_row_of_one_class(listed: int) -> None:
+    x, target = torch.tensor(1.5, requires_grad=True), torch.tensor(listed)
+    with oh.recording() as rec:
+        F.multilabel_margin_loss(x, target).backward()
+    audit_ = rec.verify()
+    assert audit_.ok and audit_.not_checked == audit_.opaque == 0
+    assert rec.explain("multilabel_margin_loss_forward.out").value == 0.0
+    assert x.grad is not None and x.grad.item() == 0.0

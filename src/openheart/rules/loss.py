@@ -205,7 +205,9 @@ def listed(target: Any, row: tuple[Expr, ...], k: Expr) -> Expr:
 
 @rule("multilabel_margin_loss_forward", "multilabel_margin_loss_forward.output", output=1)
 def multilabel_is_target(target: Any, *, at: Any) -> Expr:
-    # whether a class is in the row's list
+    # whether a class is in the row's list; a single number is a row of one class
+    if not target.ndim:
+        return where(target[()] == 0, 1.0, 0.0)
     *row, c = at
     k = index("k", target.shape[-1])
     found = exists(k, (target[(*row, k)] == c) & listed(target, tuple(row), k))
@@ -215,6 +217,8 @@ def multilabel_is_target(target: Any, *, at: Any) -> Expr:
 @rule("multilabel_margin_loss_forward", "multilabel_margin_loss_forward.output")
 def multilabel_margin_loss(self: Any, target: Any, reduction: int, *, at: Any, out: Any) -> Expr:
     # (1/C) Σ_y Σ_c max(0, 1 − (x_y − x_c)), y over the classes listed, c over the others
+    if not self.ndim:
+        return Number(0.0)  # a single class has no others
     c, k = index("c", self.shape[-1]), index("k", target.shape[-1])
 
     def term(row: tuple[Expr, ...]) -> Expr:

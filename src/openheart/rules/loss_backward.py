@@ -123,6 +123,8 @@ def multilabel_margin_loss_backward(
     grad_output: Any, self: Any, target: Any, reduction: int, is_target: Any, *, at: Any
 ) -> Expr:
     # each pair (y listed, c not) with x_y − x_c < 1 pulls y up and c down by 1/C
+    if not self.ndim:
+        return Number(0.0)  # a single class has no others
     *place, d = at
     row = tuple(place)
     classes = self.shape[-1]
