@@ -29,6 +29,7 @@ from openheart.recording.log import (
     Gap,
     Log,
     is_plain,
+    tensors_in,
 )
 from openheart.recording.memory import Memory
 from openheart.recording.phases import Phases
@@ -380,10 +381,10 @@ class _Walk:
             self.next_step()
         origin: Origin = "constant" if path else "input"
         inputs: list[tuple[str | int, Value]] = [
-            (number, self.memory.read(tensor, origin)) for number, tensor in enumerate(_tensors(args))
+            (number, self.memory.read(tensor, origin)) for number, tensor in enumerate(tensors_in(args))
         ]
         for key, item in kwargs.items():
-            for number, tensor in enumerate(_tensors(item)):
+            for number, tensor in enumerate(tensors_in(item)):
                 inputs.append((f"{key}_{number}" if number else key, self.memory.read(tensor, origin)))
         number = self.visits.get((path, self.phases.step), 0)
         self.visits[(path, self.phases.step)] = number + 1
@@ -565,11 +566,6 @@ def _results(result: Any, schema: Any) -> Iterator[tuple[Slot, torch.Tensor]]:
                 for place, part in enumerate(item):
                     if isinstance(part, torch.Tensor):
                         yield (number, place), part
-
-
-def _tensors(item: Any) -> Iterator[torch.Tensor]:
-    for _, tensor in _keyed_tensors(item):
-        yield tensor
 
 
 def _keyed_tensors(item: Any) -> Iterator[tuple[str | int, torch.Tensor]]:
