@@ -281,3 +281,13 @@ def test_a_wrong_number_of_steps_is_refused(name: str, bad: Any) -> None:
             pass
     finally:
         oh.set_language("en")
+
+
+def test_a_network_may_be_traced_symbolically_while_it_flies() -> None:
+    """What a tracer puts in a tensor's place answers to any name, and is no dataclass."""
+    net = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.ReLU())
+    with oh.recording(net, last=1) as rec:
+        traced = torch.fx.symbolic_trace(net)
+        net(torch.ones(1, 2)).sum().backward()
+    assert torch.equal(traced(torch.ones(1, 2)), net(torch.ones(1, 2)))
+    assert rec.verify().ok

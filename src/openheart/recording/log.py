@@ -19,7 +19,7 @@ and the rest are marks, told apart by the string that comes first.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -185,6 +185,6 @@ def tensors_in(item: Any) -> Iterator[torch.Tensor]:
     elif isinstance(item, (tuple, list)):
         for part in item:
             yield from tensors_in(part)
-    elif hasattr(item, "__dataclass_fields__") and not isinstance(item, type):
-        for name in item.__dataclass_fields__:
-            yield from tensors_in(getattr(item, name, None))
+    elif is_dataclass(item) and not isinstance(item, type):  # asks the type: a tracer's stand-in has any name
+        for entry in fields(item):
+            yield from tensors_in(getattr(item, entry.name, None))
